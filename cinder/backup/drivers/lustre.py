@@ -1,0 +1,178 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Backups on a Lustre share.
+
+The share is mounted once, when cinder-backup starts, and looked at again
+before each backup, restore and deletion: without the mount the files would end
+up in, or be missing from, a directory of the local disk.
+"""
+
+import functools
+import io
+import os
+
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_utils import units
+
+from cinder.backup.drivers import posix
+from cinder import exception
+from cinder.i18n import _
+from cinder import interface
+from cinder.lustre import files
+from cinder import objects
+from cinder.privsep import lustre as privileged
+from os_brick.remotefs import lustre as lustre_brick
+
+LOG = logging.getLogger(__name__)
+
+lustre_backup_opts = [
+    cfg.StrOpt('lustre_backup_share',
+               help='The Lustre share that holds the backups: '
+                    '<MGS NIDs>:/<file system>[/<directory>].'),
+    cfg.StrOpt('lustre_backup_mount_point',
+               default='$state_path/lustre_backup_mount',
+               help='Directory of the mount point of the backup share.'),
+    cfg.StrOpt('lustre_backup_mount_options',
+               default='flock',
+               help='Mount options of the backup share.'),
+    cfg.IntOpt('lustre_backup_mount_attempts',
+               default=3,
+               min=1,
+               help='How often to try to mount the backup share.'),
+    cfg.IntOpt('lustre_backup_mount_timeout',
+               default=60,
+               min=1,
+               help='Seconds that one attempt to mount the backup share may '
+                    'take, and that it may take to answer.'),
+    cfg.ListOpt('lustre_backup_file_system_types',
+                default=['lustre'],
+                help='Types of mounted file systems that count as the backup '
+                     'share. Anything but lustre is for tests without '
+                     'Lustre.'),
+]
+
+CONF = cfg.CONF
+CONF.register_opts(lustre_backup_opts)
+
+
+@functools.lru_cache
+def _share_client(base, options, attempts, timeout, fs_types):
+    """Return the process's client for the backup share.
+
+    cinder-backup makes a driver for every operation; what is known of calls
+    that hang must outlive it.
+    """
+    return lustre_brick.ShareClient(base, privileged, options, attempts,
+                                    timeout, timeout, fs_types)
+
+
+class _DurableFile(io.FileIO):
+    """A new file that is on the servers' disks when it has been closed."""
+
+    def __init__(self, path):
+        super().__init__(path, 'wb', opener=self._open)
+
+    @staticmethod
+    def _open(path, flags):
+        return os.open(path, flags, 0o660)
+
+    def close(self):
+        if not self.closed:
+            os.fsync(self.fileno())
+            files.sync(os.path.dirname(self.name))
+        super().close()
+
+
+@interface.backupdriver
+class LustreBackupDriver(posix.PosixBackupDriver):
+    """Provides backup, restore and delete using a Lustre share."""
+
+    def __init__(self, context):
+        self._share = self._configured_share()
+        self._client = _share_client(
+            CONF.lustre_backup_mount_point,
+            CONF.lustre_backup_mount_options,
+            CONF.lustre_backup_mount_attempts,
+            CONF.lustre_backup_mount_timeout,
+            tuple(CONF.lustre_backup_file_system_types))
+        super().__init__(context,
+                         backup_path=self._client.mount_point(self._share))
+
+    @staticmethod
+    def get_driver_options():
+        return lustre_backup_opts + posix.posixbackup_service_opts
+
+    def check_for_setup_error(self):
+        """Mount the share and make sure that backups can be written there.
+
+        :raises InvalidConfigurationValue: lustre_backup_share is missing or
+            malformed
+        :raises BackupDriverException: it can't be mounted or written to
+        """
+        self._check_share()
+
+    def backup(self, backup, volume_file, backup_metadata=True):
+        """Back a volume up."""
+        self._check_share()
+        return super().backup(backup, volume_file, backup_metadata)
+
+    def restore(self, backup, volume_id, volume_file, volume_is_new):
+        """Restore a backup to a volume.
+
+        cinder-backup has opened the volume's file so that it was truncated,
+        and zeros at the end of a backup aren't written: a file gets its full
+        size back.
+        """
+        self._check_share()
+        super().restore(backup, volume_id, volume_file, volume_is_new)
+        volume = objects.Volume.get_by_id(self.context, volume_id)
+        self._fill_up(volume_file, volume.size * units.Gi)
+
+    def delete_backup(self, backup):
+        """Delete a backup; fails if the share isn't there."""
+        self._check_share()
+        super().delete_backup(backup)
+
+    def get_object_writer(self, container, object_name, extra_metadata=None):
+        """Return a file that is durable when it is closed."""
+        return _DurableFile(os.path.join(self.backup_path, container,
+                                         object_name))
+
+    @staticmethod
+    def _fill_up(volume_file, size):
+        end = volume_file.seek(0, 2)
+        if end is not None and end < size:
+            volume_file.truncate(size)
+
+    @staticmethod
+    def _configured_share():
+        name = CONF.lustre_backup_share
+        try:
+            return lustre_brick.Share.parse(name or '')
+        except (lustre_brick.InvalidShare,
+                lustre_brick.InvalidMountOptions) as exc:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_backup_share', value='%s (%s)' % (name, exc))
+
+    def _check_share(self):
+        try:
+            self._client.ensure_mounted(self._share)
+            read_only = self._client.call(self._share, files.not_writable,
+                                          [self.backup_path])
+        except (OSError, lustre_brick.ShareUnavailable) as exc:
+            raise exception.BackupDriverException(reason=str(exc))
+        if read_only:
+            raise exception.BackupDriverException(reason=_(
+                "the user of cinder-backup can't write to the directory of "
+                "%s; change the directory's owner or mode") % self._share)

@@ -1,0 +1,72 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Images from the image service, as local files that are safe to convert."""
+
+import contextlib
+
+from cinder import exception
+from cinder.i18n import _
+from cinder.image import accelerator
+from cinder.image import image_utils
+
+# Partition images, which QEMU has no name for.
+_AMAZON = ('ami', 'ari', 'aki')
+
+
+@contextlib.contextmanager
+def image(context, image_service, image_id, size):
+    """Fetch an image, check it, and remove it afterwards.
+
+    :param size: of the volume it must fit into, in GiB
+    :returns: a context with path, format and virtual size in bytes
+    :raises ImageUnacceptable: it is not what it says, or needs other files
+    """
+    meta = image_service.show(context, image_id)
+    with image_utils.temporary_file(prefix='lustre_download_') as path:
+        cached = image_utils.TemporaryImages.for_image_service(
+            image_service).get(context, image_id)
+        if cached:
+            path = cached
+        else:
+            image_utils.fetch(context, image_service, image_id, path, None,
+                              None)
+        if meta.get('container_format') == 'compressed':
+            _decompress(path, image_id)
+        yield path, *_checked(path, meta, image_id, size)
+
+
+def _decompress(path, image_id):
+    if not image_utils.CONF.allow_compression_on_image_upload:
+        raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+            "container_format is compressed, and "
+            "allow_compression_on_image_upload is off"))
+    if not accelerator.is_gzip_compressed(path):
+        raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+            "container_format is compressed, but it is not gzip"))
+    accelerator.ImageAccel(path, path).decompress_img(run_as_root=False)
+
+
+def _checked(path, meta, image_id, size):
+    """Return format and virtual size of a file that holds an image."""
+    disk_format = image_utils.fixup_disk_format(meta['disk_format'])
+    if disk_format in _AMAZON:
+        disk_format = 'raw'
+    data = image_utils.qemu_img_info(path, run_as_root=False)
+    if data.backing_file:
+        raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+            "it has a backing file, %s") % data.backing_file)
+    image_utils.check_image_format(path, src_format=disk_format,
+                                   image_id=image_id, data=data,
+                                   run_as_root=False)
+    image_utils.check_virtual_size(data.virtual_size, size, image_id)
+    return disk_format, data.virtual_size

@@ -1,0 +1,308 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""System calls on the files of a share.
+
+These functions run in the children of :mod:`os_brick.remotefs.lustre_guard`,
+or in the privileged daemon's: never call them on a share directly. They import
+the standard library only, take and return plain values, and raise OSError and
+ValueError.
+
+A file is replaced, never rewritten: it is made under another name in the same
+directory (:func:`create`), filled, and then put in place by :func:`publish`,
+which makes it durable first. A crash leaves the old file or the new one.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import re
+import struct
+
+_QCOW2_MAGIC = b'QFI\xfb'
+# docs/interop/qcow2.txt of QEMU: bit 0 dirty, 1 corrupt, 2 external data
+# file, 3 compression type, 4 extended L2 entries.
+_EXTERNAL_DATA = 1 << 2
+_KNOWN_INCOMPATIBLE = 1 << 0 | 1 << 3 | 1 << 4
+_BACKING_FORMAT_EXTENSION = 0xE2792ACA
+_LONGEST_BACKING_NAME = 1023
+
+_ZEROS = 1 << 20
+
+
+def create(path, mode):
+    """Create an empty file; one that an earlier attempt left is replaced."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+
+
+def publish(new, path):
+    """Give a finished file its name, durably."""
+    sync(new)
+    os.replace(new, path)
+    _sync_directory(path)
+
+
+def replace(path, new, content, mode):
+    """Put a file with this content (bytes) in place of another."""
+    create(new, mode)
+    with open(new, 'wb') as f:
+        f.write(content)
+    publish(new, path)
+
+
+def read(path):
+    """Return a file's content (bytes), or None where there is no file."""
+    try:
+        with open(path, 'rb') as f:
+            return f.read()
+    except FileNotFoundError:
+        return None
+
+
+def remove(paths):
+    """Remove files that may be gone already, durably."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    if paths:
+        _sync_directory(paths[0])
+
+
+def sync(path):
+    """Wait until a file's content is on the servers' disks."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path):
+    sync(os.path.dirname(path))
+
+
+def size(path):
+    """Return the size of a file in bytes."""
+    return os.stat(path).st_size
+
+
+def not_writable(paths):
+    """Name the files that this process may not read and write."""
+    return [path for path in paths
+            if os.path.lexists(path) and not os.access(path,
+                                                       os.R_OK | os.W_OK)]
+
+
+def take_over(path, uid, gid):
+    """Give a file to the service, which made it.
+
+    libvirt gives an image to the user that runs QEMU, and gives it to root
+    when QEMU is done with it unless it could note down whose it was.
+    """
+    os.chown(path, uid, gid, follow_symlinks=False)
+
+
+# Raw images
+
+def grow(path, size):
+    """Give a file this size in bytes unless it is as large already."""
+    with open(path, 'r+b') as f:
+        if os.fstat(f.fileno()).st_size < size:
+            f.truncate(size)
+            os.fsync(f.fileno())
+
+
+def allocate(path):
+    """Allocate all space of a file and keep what is in it.
+
+    :returns: True, or False where zeros had to be written because the file
+        system can't allocate otherwise (Lustre on ZFS: EOPNOTSUPP)
+    """
+    fd = os.open(path, os.O_RDWR)
+    try:
+        end = os.fstat(fd).st_size
+        try:
+            _fallocate(fd, end)
+            return True
+        except OSError as exc:
+            if exc.errno != errno.EOPNOTSUPP:
+                raise
+        os.fsync(fd)
+        _fill_holes(fd, path, end)
+        return False
+    finally:
+        os.close(fd)
+
+
+def _fallocate(fd, length):
+    # os.posix_fallocate() won't do: where the file system can't, the C
+    # library writes to every block instead and doesn't say so.
+    libc = ctypes.CDLL(None, use_errno=True)
+    while libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(length)):
+        error = ctypes.get_errno()
+        if error != errno.EINTR:
+            raise OSError(error, os.strerror(error))
+
+
+def _fill_holes(fd, path, end):
+    """Write zeros to all holes: past the cache, in pieces of 1 MiB."""
+    direct = _open_direct(path)
+    try:
+        with mmap.mmap(-1, _ZEROS) as zeros:
+            for start, stop in _holes(fd, end):
+                for offset in range(start, stop, _ZEROS):
+                    _write_all(direct, memoryview(zeros)[:stop - offset],
+                               offset)
+        os.fsync(direct)
+    finally:
+        os.close(direct)
+
+
+def _open_direct(path):
+    try:
+        return os.open(path, os.O_WRONLY | os.O_DIRECT)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:
+            raise
+        return os.open(path, os.O_WRONLY)
+
+
+def _write_all(fd, view, offset):
+    with view:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], offset + done)
+
+
+def _holes(fd, end):
+    offset = 0
+    while offset < end:
+        start = os.lseek(fd, offset, os.SEEK_HOLE)
+        try:
+            stop = os.lseek(fd, start, os.SEEK_DATA) if start < end else end
+        except OSError as exc:
+            if exc.errno != errno.ENXIO:
+                raise
+            stop = end
+        if start < stop:
+            yield start, stop
+        offset = stop
+
+
+# Chains of images
+
+def chain(directory, name, active, base_format):
+    """Follow a backing chain, from the active image to its base.
+
+    The file with the volume's own name has the format that was recorded for
+    it, every other file of a chain is an overlay and so qcow2. No format is
+    guessed, and no file outside the volume's own is opened.
+
+    :param name: the volume's name
+    :param active: file name of the active image
+    :param base_format: format of the file with the volume's own name
+    :returns: a list of (file name, format, virtual size in bytes)
+    :raises ValueError: an image that is not what the records say
+    :raises FileNotFoundError: an image is missing
+    """
+    images = []
+    image, known_as = active, None
+    while image is not None:
+        image_format = _recorded_format(image, name, base_format)
+        if known_as not in (None, image_format):
+            raise ValueError('%s is recorded as %s, but the overlay above it '
+                             'says %s' % (image, image_format, known_as))
+        if image in [i[0] for i in images]:
+            raise ValueError('%s is its own backing file' % image)
+        path = os.path.join(directory, image)
+        if image_format == 'raw':
+            images.append((image, 'raw', os.stat(path).st_size))
+            break
+        virtual_size, backing, known_as = _qcow2_header(path)
+        images.append((image, 'qcow2', virtual_size))
+        image = backing
+    return images
+
+
+def links(directory, name, active):
+    """Name the files of a chain from the active one down, as far as it goes.
+
+    A removal that was interrupted has left the upper part of the chain.
+    """
+    names = [active]
+    while names[-1] != name:
+        try:
+            backing = _qcow2_header(os.path.join(directory, names[-1]))[1]
+        except FileNotFoundError:
+            break
+        if backing in names or not _belongs(backing or '', name):
+            break
+        names.append(backing)
+    return names
+
+
+def _recorded_format(image, name, base_format):
+    if not _belongs(image, name):
+        raise ValueError('%r is not a file of %s' % (image, name))
+    return base_format if image == name else 'qcow2'
+
+
+def _belongs(image, name):
+    return re.fullmatch(re.escape(name) + r'(\.[0-9a-fA-F-]{36})?', image)
+
+
+def _qcow2_header(path):
+    """Read virtual size, backing file and its format from a qcow2 header."""
+    with open(path, 'rb') as f:
+        header = f.read(112).ljust(112, b'\0')
+        magic, version, offset, length = struct.unpack('>4sIQI', header[:20])
+        if magic != _QCOW2_MAGIC or version not in (2, 3):
+            raise ValueError('%s is recorded as qcow2, but is not' % path)
+        virtual_size = struct.unpack('>Q', header[24:32])[0]
+        header_length = 72
+        if version == 3:
+            incompatible = struct.unpack('>Q', header[72:80])[0]
+            _check_features(path, incompatible)
+            header_length = struct.unpack('>I', header[100:104])[0]
+        if not offset:
+            return virtual_size, None, None
+        if length > _LONGEST_BACKING_NAME:
+            raise ValueError('%s: impossible backing file name' % path)
+        f.seek(offset)
+        backing = os.fsdecode(f.read(length))
+        return virtual_size, backing, _backing_format(f, header_length,
+                                                      offset)
+
+
+def _check_features(path, incompatible):
+    if incompatible & _EXTERNAL_DATA:
+        raise ValueError('%s has its data in another file' % path)
+    if incompatible & ~_KNOWN_INCOMPATIBLE:
+        raise ValueError('%s is marked as corrupt or has unknown features '
+                         '(0x%x)' % (path, incompatible))
+
+
+def _backing_format(f, start, end):
+    """Find the header extension that tells the backing file's format."""
+    f.seek(start)
+    while f.tell() + 8 <= end:
+        kind, length = struct.unpack('>II', f.read(8))
+        if not kind:
+            break
+        if kind == _BACKING_FORMAT_EXTENSION:
+            return f.read(length).decode()
+        f.seek(-length % 8 + length, os.SEEK_CUR)
+    return None

@@ -1,0 +1,535 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Image files on a share, and the chains they form.
+
+A volume named ``volume-X`` has these files on its share:
+
+``volume-X``
+    Its first image, raw or qcow2. Which of both is recorded in the volume's
+    admin metadata when the image is made (``base_format``), and never changes.
+``volume-X.<snapshot id>``
+    Overlays, qcow2 always. An overlay holds what was written since the
+    snapshot was taken; the snapshot itself is what lies below the overlay.
+``volume-X.info``
+    The record, as RemoteFSSnapDriver knows it: JSON that tells the active
+    image, and for each snapshot the overlay that was made for it. Without it
+    the active image is ``volume-X``.
+``volume-X.new``, ``volume-X.info.new``
+    What is being made. Never part of a volume; replaced by the next attempt,
+    removed with the volume.
+
+The record decides. Every operation holds the volume's lock, changes the record
+in one step (a rename), and is ordered around it so that a kill between two
+steps leaves a volume that reads as before, or as after, and that the same
+operation, repeated, completes:
+
+create, copy, import
+    Fill ``.new``; rename it. (No record.)
+snapshot
+    Fill ``.new`` as an overlay of the active image; rename it; write the
+    record with the overlay as active. A kill before the record leaves an
+    overlay nobody knows, which a repetition replaces.
+delete a snapshot
+    Commit its overlay into the image below; let the overlay above point to
+    that image; write the record; remove the overlay. The overlay is kept
+    intact by the commit, so all images read the same until it is gone.
+revert
+    Fill ``.new`` as an empty overlay of what is below the active image; rename
+    it over the active image.
+delete
+    Remove the chain from its base up, and the record last: it leads a
+    repetition to what is left.
+
+This is the only module that runs qemu-img. Every image it is given has its
+format named.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+
+from oslo_concurrency import processutils
+from oslo_log import log as logging
+from oslo_utils import excutils
+from oslo_utils import units
+
+from cinder import exception
+from cinder.i18n import _
+from cinder.lustre import files
+from os_brick.remotefs import lustre_child
+from os_brick.remotefs import lustre_guard
+
+LOG = logging.getLogger(__name__)
+
+RAW = 'raw'
+QCOW2 = 'qcow2'
+FORMATS = (RAW, QCOW2)
+
+THIN = 'thin'
+THICK = 'thick'
+PROVISIONING = (THIN, THICK)
+
+# What a copy must manage, in bytes per second, before it counts as stuck.
+_SLOWEST_COPY = 8 * units.Mi
+
+_ACTIVE = 'active'
+
+
+def _preallocation(space):
+    return () if space == 'off' else ('-o', 'preallocation=' + space)
+
+
+class InvalidImage(exception.VolumeDriverException):
+    message = _("Image %(image)s on %(share)s can't be used: %(reason)s. "
+                "Nothing was changed.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image of a chain.
+
+    :ivar path: where it is
+    :ivar format: raw or qcow2, as recorded
+    :ivar virtual_size: bytes that a guest sees
+    """
+
+    path: str
+    format: str
+    virtual_size: int
+
+    @property
+    def file(self):
+        return os.path.basename(self.path)
+
+
+class Place:
+    """A mounted share, as images need it.
+
+    :param share: the :class:`os_brick.remotefs.lustre.Share`
+    :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
+    :param privileged: what needs root: :mod:`cinder.privsep.lustre`
+    :param mode: mode of the files that are made
+    """
+
+    def __init__(self, share, client, privileged, mode):
+        self.share = share
+        self.directory = client.mount_point(share)
+        self.mode = mode
+        self._client = client
+        self._privileged = privileged
+
+    def check(self):
+        """Make sure that the share is mounted.
+
+        :raises ShareUnavailable: it isn't
+        """
+        self._client.check(self.share)
+
+    def call(self, function, *args, copied=0):
+        """Call a function on the share, guarded.
+
+        :param copied: bytes that it may have to write
+        """
+        return self._client.call(self.share, function, *args,
+                                 timeout=self._timeout(copied))
+
+    def qemu_img(self, *args, copied=0):
+        """Run qemu-img.
+
+        :param copied: bytes that it may have to write
+        :raises ProcessExecutionError: it failed
+        """
+        command = ('qemu-img',) + args
+        code, output, error = self.call(lustre_child.run, *command,
+                                        copied=copied)
+        if code:
+            raise processutils.ProcessExecutionError(
+                stdout=output, stderr=error, exit_code=code,
+                cmd=' '.join(command))
+        return output
+
+    def take_over(self, path):
+        """Make a file of the hypervisor's user the service's again."""
+        error = self._privileged.take_over(
+            self.share.name, path, os.geteuid(), os.getegid(),
+            self._timeout(0))
+        if error:
+            raise InvalidImage(image=path, share=self.share, reason=error)
+
+    def privileged_chain(self, *args):
+        """Follow a chain that the hypervisor's user owns."""
+        images, error = self._privileged.chain(
+            self.share.name, self.directory, *args, self._timeout(0))
+        if error:
+            raise ValueError(error)
+        return images
+
+    def _timeout(self, copied):
+        return self._client.timeout + copied / _SLOWEST_COPY
+
+
+class VolumeImages:
+    """The images of one volume.
+
+    The caller holds the volume's lock.
+
+    :param place: the :class:`Place` of the volume's share
+    :param name: the volume's name, which names its files
+    :param base_format: the recorded format of the file of that name; None if
+        there is none yet
+    :param provisioning: thin or thick
+    """
+
+    def __init__(self, place, name, base_format, provisioning):
+        self._place = place
+        self._name = name
+        self._base_format = base_format
+        self._provisioning = provisioning
+
+    # What there is
+
+    def chain(self):
+        """Return the volume's images, from the active one to the base.
+
+        :raises InvalidImage: an image is missing or not what is recorded
+        """
+        return self._follow(self._active(self.record()))
+
+    def active(self):
+        """Return the image that a guest writes to."""
+        return self.chain()[0]
+
+    def snapshot(self, snapshot_id):
+        """Return the image that holds the data of a snapshot.
+
+        :raises InvalidImage: there is no such snapshot
+        """
+        return self._below(self._overlay(self.record(), snapshot_id))
+
+    def claim(self):
+        """Make sure that the service may write all images of the volume.
+
+        For a volume that is not attached: libvirt may have left its images to
+        another user.
+        """
+        self._claim(self._known_files(self.record()))
+        self._claim(image.file for image in self.chain())
+
+    # The record
+
+    def record(self):
+        """Read the volume's record; {} if there is none.
+
+        :raises InvalidImage: it is damaged
+        """
+        path = self._path('.info')
+        content = self._place.call(files.read, path)
+        if content is None:
+            return {}
+        try:
+            record = json.loads(content)
+            if record and _ACTIVE not in record:
+                raise ValueError(_("it names no active image"))
+            return record
+        except ValueError as exc:
+            raise self._invalid(os.path.basename(path), exc)
+
+    def write_record(self, record):
+        """Replace the volume's record."""
+        path = self._path('.info')
+        content = json.dumps(record, indent=1, sort_keys=True).encode()
+        self._place.call(files.replace, path, path + '.new', content,
+                         self._place.mode)
+
+    # Making images
+
+    def create(self, image_format, size):
+        """Make the volume's first image, empty.
+
+        :param size: bytes
+        """
+        with self._made(self._path()) as new:
+            self._format(new, image_format, size)
+
+    def copy(self, source, image_format, size):
+        """Make the volume's first image with the content of another image.
+
+        :param source: the :class:`Image`, with all below it
+        :param size: bytes, at least the source's
+        """
+        self._copy(source, image_format, size, ('-T', 'none'))
+
+    def import_image(self, path, file_format, virtual_size, image_format,
+                     size):
+        """Make the volume's image again, with the content of a local file.
+
+        :param path: a file that needs no other file, known to be in
+            ``file_format``
+        :param virtual_size: of that file, in bytes
+        :param size: of the volume, in bytes
+        """
+        self._copy(Image(path, file_format, virtual_size), image_format, size,
+                   ())
+
+    def export(self, path, file_format, compress=False):
+        """Write what a guest sees to a local file."""
+        source = self.active()
+        self._place.qemu_img(
+            'convert', '-q', '-f', source.format, '-O', file_format,
+            *(('-c',) if compress else ()), '-T', 'none', source.path, path,
+            copied=source.virtual_size)
+
+    def grow(self, size):
+        """Give the active image a larger size in bytes.
+
+        For a raw image this is safe while QEMU has it open.
+        """
+        image = self.active()
+        if image.format == RAW:
+            self._grow_raw(image.path, size)
+        elif image.file == self._name:
+            self._grow_qcow2(image.path, size)
+        else:
+            self._place.qemu_img('resize', '-q', '-f', QCOW2, image.path,
+                                 str(size))
+
+    def complete(self, size, refill=False):
+        """Give a raw image its full size again, and its space.
+
+        A Cinder service that copies into a volume opens its file so that it
+        is truncated, and writes no zeros: the file may end too early, and a
+        thick one has holes.
+
+        :param size: bytes
+        :param refill: allocate the space of a thick image even if it does
+            have its size
+        """
+        image = self.active()
+        if image.format != RAW:
+            return
+        if image.virtual_size < size:
+            self._grow_raw(image.path, size)
+        elif refill:
+            self._allocate(image.path, size)
+
+    # Snapshots
+
+    def add_overlay(self, snapshot_id):
+        """Take a snapshot of a volume that is not attached."""
+        record = self.record()
+        if snapshot_id in record:
+            return
+        overlay = self.new_overlay(snapshot_id)
+        record[snapshot_id] = record[_ACTIVE] = overlay.file
+        self.write_record(record)
+
+    def new_overlay(self, snapshot_id):
+        """Make the overlay for a snapshot; the record isn't changed.
+
+        Nova does the rest if the volume is attached.
+        """
+        backing = self.active()
+        path = self._path('.' + snapshot_id)
+        with self._made(path) as new:
+            self._make_overlay(new, backing)
+        return Image(path, QCOW2, backing.virtual_size)
+
+    def drop_overlay(self, snapshot_id):
+        """Delete a snapshot of a volume that is not attached."""
+        record = self.record()
+        overlay = record.pop(snapshot_id, None)
+        if overlay is None:
+            self._remove_leftover(self._name + '.' + snapshot_id)
+            return
+        chain = self.chain()
+        for above, image, below in zip([None] + chain, chain, chain[1:]):
+            if image.file == overlay:
+                self._merge(above, image, below)
+                if above is None:
+                    record[_ACTIVE] = below.file
+        self.write_record(record)
+        self._remove_leftover(overlay)
+
+    def revert(self, snapshot_id):
+        """Go back to the newest snapshot of a volume.
+
+        :raises InvalidSnapshot: it is not the newest
+        """
+        record = self.record()
+        overlay = self._overlay(record, snapshot_id)
+        if overlay != record[_ACTIVE]:
+            raise exception.InvalidSnapshot(reason=_(
+                "%(snapshot)s is not the newest snapshot of %(volume)s; "
+                "delete the newer ones first") % {
+                    'snapshot': snapshot_id, 'volume': self._name})
+        backing = self._below(overlay)
+        with self._made(self._join(overlay)) as new:
+            self._make_overlay(new, backing)
+
+    # Removal
+
+    def remove(self):
+        """Remove all files of the volume, whatever is left of them."""
+        record = self.record()
+        self._claim(self._known_files(record))
+        links = self._place.call(files.links, self._place.directory,
+                                 self._name, self._active(record))
+        self._place.call(files.remove, [
+            self._join(name) for name in (
+                self._name + '.new', self._name + '.info.new',
+                *reversed(links), self._name, self._name + '.info')])
+
+    # How it is done
+
+    @contextlib.contextmanager
+    def _made(self, path):
+        """Make a file: give it its name when it is complete."""
+        new = self._path('.new')
+        self._place.call(files.create, new, self._place.mode)
+        try:
+            yield new
+            self._place.call(files.publish, new, path)
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                self._discard(new)
+
+    def _discard(self, path):
+        try:
+            self._place.call(files.remove, [path])
+        except (OSError, lustre_guard.ShareUnavailable) as exc:
+            LOG.warning('%(path)s is left behind until the volume is '
+                        'deleted: %(exc)s', {'path': path, 'exc': exc})
+
+    def _copy(self, source, image_format, size, cache):
+        order = ('-W',) if image_format == RAW else ()
+        with self._made(self._path()) as new:
+            self._with_space(image_format, lambda space: self._place.qemu_img(
+                'convert', '-q', '-f', source.format, '-O', image_format,
+                *_preallocation(space), *cache, '-t', 'none', '-m', '16',
+                *order, source.path, new, copied=source.virtual_size))
+            if image_format == RAW:
+                self._grow_raw(new, size)
+            elif source.virtual_size < size:
+                self._grow_qcow2(new, size)
+
+    def _format(self, path, image_format, size):
+        if image_format == RAW:
+            self._grow_raw(path, size)
+        else:
+            self._with_space(QCOW2, lambda space: self._place.qemu_img(
+                'create', '-q', '-f', QCOW2, *_preallocation(space), path,
+                str(size), copied=size))
+
+    def _grow_raw(self, path, size):
+        self._place.call(files.grow, path, size)
+        self._allocate(path, size)
+
+    def _allocate(self, path, size):
+        if self._provisioning == THICK:
+            self._place.call(files.allocate, path, copied=size)
+
+    def _grow_qcow2(self, path, size):
+        self._with_space(QCOW2, lambda space: self._place.qemu_img(
+            'resize', '-q', '-f', QCOW2, '--preallocation=' + space, path,
+            str(size), copied=size))
+
+    def _with_space(self, image_format, run):
+        """Run qemu-img such that a thick qcow2 image gets all its space.
+
+        Raw images get theirs afterwards.
+        """
+        if self._provisioning == THIN or image_format == RAW:
+            return run('off')
+        try:
+            run('falloc')
+        except processutils.ProcessExecutionError as exc:
+            # Lustre on ZFS has no fallocate: write zeros.
+            if 'not supported' not in exc.stderr:
+                raise
+            run('full')
+
+    def _make_overlay(self, path, backing):
+        # -u: what backing is, is known; it isn't opened, which would fail
+        # for a file of the hypervisor's user.
+        self._place.qemu_img(
+            'create', '-q', '-f', QCOW2, '-u', '-b', backing.file,
+            '-F', backing.format, path, str(backing.virtual_size))
+
+    def _merge(self, above, overlay, below):
+        """Commit an overlay into the image below, and take it out."""
+        self._place.qemu_img('commit', '-q', '-f', QCOW2, '-d', overlay.path,
+                             copied=overlay.virtual_size)
+        if below.format == RAW:
+            self._allocate(below.path, overlay.virtual_size)
+        self._place.call(files.sync, below.path)
+        if above:
+            self._place.qemu_img('rebase', '-q', '-f', QCOW2, '-u',
+                                 '-b', below.file, '-F', below.format,
+                                 above.path)
+
+    def _remove_leftover(self, name):
+        if name not in [image.file for image in self.chain()]:
+            self._place.call(files.remove, [self._join(name)])
+
+    def _claim(self, names):
+        paths = [self._join(name) for name in names]
+        for path in self._place.call(files.not_writable, paths):
+            self._place.take_over(path)
+
+    def _known_files(self, record):
+        return sorted({self._name, *record.values()})
+
+    def _overlay(self, record, snapshot_id):
+        if snapshot_id not in record:
+            raise self._invalid(self._name + '.info', _(
+                "it has no snapshot %s") % snapshot_id)
+        return record[snapshot_id]
+
+    def _below(self, overlay):
+        chain = self._follow(overlay)
+        if len(chain) < 2:
+            raise self._invalid(overlay, _("it has no backing file"))
+        return chain[1]
+
+    def _active(self, record):
+        return record.get(_ACTIVE, self._name)
+
+    def _follow(self, image):
+        if self._base_format not in FORMATS:
+            raise self._invalid(self._name, _(
+                "its format is not recorded in the volume's admin metadata "
+                "(base_format)"))
+        where = (self._name, image, self._base_format)
+        try:
+            try:
+                chain = self._place.call(files.chain, self._place.directory,
+                                         *where)
+            except PermissionError:
+                chain = self._place.privileged_chain(*where)
+        except FileNotFoundError as exc:
+            raise self._invalid(image, _("%s is missing") % exc.filename)
+        except ValueError as exc:
+            raise self._invalid(image, exc)
+        return [Image(self._join(name), image_format, virtual_size)
+                for name, image_format, virtual_size in chain]
+
+    def _invalid(self, image, reason):
+        return InvalidImage(image=image, share=self._place.share,
+                            reason=reason)
+
+    def _path(self, suffix=''):
+        return self._join(self._name + suffix)
+
+    def _join(self, name):
+        return os.path.join(self._place.directory, name)

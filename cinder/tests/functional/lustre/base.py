@@ -1,0 +1,341 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The driver on real files, mounts, qemu-img and an SQLite database.
+
+Shares come from the sandbox, or are new directories of $LUSTRE_SHARE. Each
+test has its own, and the file systems are kept for the whole process.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+from unittest import mock
+import uuid
+
+from oslo_config import cfg
+
+from cinder import context
+from cinder import objects
+from cinder.objects import fields
+import cinder.privsep
+from cinder.tests.unit import test
+from cinder.tests.unit import utils as tests_utils
+from cinder.volume import configuration
+from cinder.volume.drivers import lustre
+from cinder.volume import volume_types
+
+CONF = cfg.CONF
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+# The tests run from the root of the tree, wherever they are installed.
+SANDBOX = os.path.join(os.getcwd(), 'sandbox', 'lustre-sandbox')
+
+_BLOCK = 64 << 10
+
+_FILE_SYSTEM_TYPES = ['lustre', 'xfs', 'ext4', 'fuse', 'fuse.lustre']
+
+
+def run(*command, **kwargs):
+    """Run a command, and show what it said if it fails."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, **kwargs)
+    if done.returncode:
+        raise AssertionError('%s: exit %s\n%s%s' % (
+            ' '.join(command), done.returncode, done.stdout, done.stderr))
+    return done.stdout
+
+
+def _digest(path):
+    """Hash a sparse file: all of its blocks that are not zeros."""
+    digest = hashlib.blake2b()
+    zeros = bytes(_BLOCK)
+    with open(path, 'rb') as f:
+        for offset in _data_blocks(f):
+            block = os.pread(f.fileno(), _BLOCK, offset)
+            if block != zeros:
+                digest.update(b'%d:' % offset + block)
+    return digest.hexdigest()
+
+
+def _data_blocks(f):
+    end = os.fstat(f.fileno()).st_size
+    offset = 0
+    while offset < end:
+        try:
+            offset = os.lseek(f.fileno(), offset, os.SEEK_DATA)
+        except OSError:
+            return
+        offset -= offset % _BLOCK
+        yield offset
+        offset += _BLOCK
+
+
+class FileSystems:
+    """Two file systems and a mount of their roots, for one process."""
+
+    _instance = None
+
+    @classmethod
+    def get(cls):
+        if cls._instance is None:
+            cls._instance = cls()
+            atexit.register(cls._instance.remove)
+        return cls._instance
+
+    def __init__(self):
+        # Not below the temporary directory of the test that happens to be
+        # the first.
+        self._directory = tempfile.mkdtemp(prefix='lustre-functional-',
+                                           dir='/var/tmp')
+        self.sandboxed = not os.environ.get('LUSTRE_SHARE')
+        self._names = []
+        if self.sandboxed:
+            self._environment = dict(
+                os.environ,
+                LUSTRE_SANDBOX_STATE=os.path.join(self._directory, 'state'))
+            os.environ.update(self._environment)
+            self.sandbox('install')
+            unique = uuid.uuid4().hex[:6]
+            self._names = ['f%sa' % unique, 'f%sb' % unique]
+            for name in self._names:
+                self.sandbox('create', name, '--ost-size', '8G')
+            roots = ['10.0.2.15@tcp:/' + name for name in self._names]
+        else:
+            share = os.environ['LUSTRE_SHARE'].rstrip('/')
+            roots = [share, share]
+        self.roots = [(root, self._mount(root)) for root in roots]
+
+    def sandbox(self, *arguments):
+        return run(SANDBOX, *arguments, env=self._environment)
+
+    def fault(self, share_name, *fault):
+        """Switch a fault of a share's file system on, or clear all."""
+        self.sandbox('fault', share_name.rpartition(':/')[2].split('/')[0],
+                     *fault)
+
+    def _mount(self, root):
+        path = tempfile.mkdtemp(dir=self._directory)
+        run('mount', '-t', 'lustre', '-o', 'flock', root, path)
+        return path
+
+    def remove(self):
+        for _root, path in self.roots:
+            subprocess.run(['umount', '-l', path])
+        for name in self._names:
+            self.sandbox('destroy', name)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class LustreTestCase(test.TestCase):
+    """Tests of the driver with two shares."""
+
+    MOCK_TOOZ = False
+
+    def setUp(self):
+        if os.geteuid():
+            raise unittest.SkipTest('mounting needs root')
+        super().setUp()
+        # What is reported must not be waited for: no time is mocked away.
+        mock.patch.stopall()
+        self.file_systems = FileSystems.get()
+        self.temp = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.temp, True)
+        self.override_config('image_conversion_dir', self.temp)
+        # As root there is no need for a daemon.
+        cinder.privsep.sys_admin_pctxt.set_client_mode(False)
+        self.addCleanup(cinder.privsep.sys_admin_pctxt.set_client_mode, True)
+        self.context = context.get_admin_context()
+        self.context.user_id, self.context.project_id = 'user', 'project'
+        self.mount_base = os.path.join(self.temp, 'mnt')
+        self.shares = [self._new_share(*root)
+                       for root in self.file_systems.roots]
+        self.driver = self.new_driver()
+
+    def _new_share(self, root, path):
+        """Make a directory of a file system into a share."""
+        name = 'test-' + uuid.uuid4().hex
+        directory = os.path.join(path, name)
+        os.mkdir(directory)
+        self.addCleanup(shutil.rmtree, directory, True)
+        return '%s/%s' % (root, name)
+
+    def new_driver(self, driver_class=lustre.LustreDriver, **options):
+        """Set a driver up, as cinder-volume does."""
+        conf = configuration.Configuration(lustre.lustre_opts,
+                                           config_group='lustre')
+        # The driver registers its base classes' options.
+        driver = driver_class(configuration=conf, db=mock.Mock())
+        for name, value in dict({
+                'lustre_shares': self.shares,
+                'lustre_mount_point_base': self.mount_base,
+                'lustre_file_system_types': _FILE_SYSTEM_TYPES,
+                'lustre_operation_timeout': 10,
+                'lustre_mount_timeout': 10}, **options).items():
+            CONF.set_override(name, value, group='lustre')
+        self.addCleanup(self._unmount)
+        driver.do_setup(self.context)
+        driver.check_for_setup_error()
+        driver.init_capabilities()
+        return driver
+
+    def _unmount(self):
+        for name in (os.listdir(self.mount_base)
+                     if os.path.isdir(self.mount_base) else ()):
+            subprocess.run(['umount', '-l', os.path.join(self.mount_base,
+                                                         name)],
+                           stderr=subprocess.DEVNULL)
+
+    # Volumes, in the database and by the driver
+
+    def volume_type(self, **specs):
+        """Make a volume type; the keys' double underscores are colons."""
+        return volume_types.create(
+            self.context, 'type-' + uuid.uuid4().hex,
+            {key.replace('__', ':'): value for key, value in specs.items()})
+
+    def volume_record(self, size=1, share=0, status='creating', **fields_):
+        specs = fields_.pop('specs', {})
+        fields_['volume_type_id'] = self.volume_type(**specs).id
+        pools = [pool['pool_name'] for pool in
+                 self.driver.get_volume_stats()['pools']]
+        return tests_utils.create_volume(
+            self.context, size=size, status=status,
+            host='test@lustre#' + pools[share], **fields_)
+
+    def _created(self, volume, update):
+        volume.update(update)
+        volume.status = 'available'
+        volume.save()
+        return objects.Volume.get_by_id(self.context, volume.id)
+
+    def create(self, size=1, **fields_):
+        """Create a volume of so many GiB."""
+        volume = self.volume_record(size, **fields_)
+        return self._created(volume, self.driver.create_volume(volume))
+
+    def clone(self, source, size=None, **fields_):
+        volume = self.volume_record(size or source.size, **fields_)
+        return self._created(volume, self.driver.create_cloned_volume(
+            volume, source))
+
+    def from_snapshot(self, snapshot, size=None, **fields_):
+        volume = self.volume_record(size or snapshot.volume_size, **fields_)
+        return self._created(volume, self.driver.create_volume_from_snapshot(
+            volume, snapshot))
+
+    def snapshot_record(self, volume):
+        snapshot = tests_utils.create_snapshot(
+            self.context, volume.id, status=fields.SnapshotStatus.CREATING)
+        return objects.Snapshot.get_by_id(self.context, snapshot.id)
+
+    def snapshot(self, volume):
+        """Take a snapshot."""
+        snapshot = self.snapshot_record(volume)
+        self.driver.create_snapshot(snapshot)
+        snapshot.status = fields.SnapshotStatus.AVAILABLE
+        snapshot.save()
+        return objects.Snapshot.get_by_id(self.context, snapshot.id)
+
+    def delete_snapshot(self, snapshot):
+        self.driver.delete_snapshot(snapshot)
+        snapshot.destroy()
+
+    def extend(self, volume, size):
+        self.driver.extend_volume(volume, size)
+        volume.size = size
+        volume.save()
+
+    def delete(self, volume):
+        self.driver.delete_volume(volume)
+        volume.destroy()
+
+    # What a guest sees
+
+    @contextlib.contextmanager
+    def attached(self, volume):
+        """Attach a volume as Nova does, and give its connection."""
+        before, volume.status = volume.status, 'reserved'
+        connection = self.driver.initialize_connection(volume, {})['data']
+        connection['path'] = os.path.join(self.directory(volume),
+                                          connection['name'])
+        yield connection
+        self.driver.terminate_connection(volume, {})
+        volume.status = before
+
+    def write(self, volume, pattern, offset=0, length=MIB):
+        """Write a byte many times into a volume, as a guest."""
+        with self.attached(volume) as connection:
+            self.qemu_io(connection, 'write -P %d %d %d' % (pattern, offset,
+                                                            length))
+
+    @staticmethod
+    def qemu_io(connection, *commands):
+        arguments = [a for command in commands for a in ('-c', command)]
+        return run('qemu-io', '-f', connection['format'], *arguments,
+                   connection['path'])
+
+    def content(self, volume):
+        """Return size and checksum of all that a guest sees."""
+        with self.attached(volume) as connection:
+            return self.image_content(connection['path'],
+                                      connection['format'])
+
+    def image_content(self, path, image_format):
+        flat = os.path.join(self.temp, 'content-' + uuid.uuid4().hex)
+        run('qemu-img', 'convert', '-f', image_format, '-O', 'raw', path,
+            flat)
+        try:
+            return os.stat(flat).st_size, _digest(flat)
+        finally:
+            os.unlink(flat)
+
+    def snapshot_content(self, snapshot, **fields_):
+        """Return size and checksum of a snapshot, by a volume made of it."""
+        volume = self.from_snapshot(snapshot, **fields_)
+        try:
+            return self.content(volume)
+        finally:
+            self.delete(volume)
+
+    # What is on the shares
+
+    def directory(self, volume):
+        return os.path.dirname(self.driver.local_path(volume))
+
+    def path(self, volume, suffix=''):
+        return self.driver.local_path(volume) + suffix
+
+    def listing(self, share=0):
+        """Name the files on a share."""
+        root, path = self.file_systems.roots[share]
+        return sorted(os.listdir(
+            path + self.shares[share][len(root):]))
+
+    def check(self, volume):
+        """Let qemu-img check the volume's active image."""
+        with self.attached(volume) as connection:
+            if connection['format'] == 'qcow2':
+                run('qemu-img', 'check', '-f', 'qcow2', connection['path'])
+
+    def assert_reads(self, volume, pattern, offset=0, length=MIB):
+        with self.attached(volume) as connection:
+            out = self.qemu_io(connection, 'read -P %d %d %d' % (
+                pattern, offset, length))
+        self.assertNotIn('Pattern verification failed', out)

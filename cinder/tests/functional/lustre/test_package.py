@@ -1,0 +1,205 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The wheel, and what pip does with it; the sample configuration file."""
+
+import configparser
+import glob
+from importlib import metadata
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+
+import fixtures
+from oslotest import base
+
+# stestr runs in the root of the tree. This file may be a copy elsewhere.
+TREE = os.getcwd()
+SAMPLE = 'etc/cinder/cinder-lustre.conf.sample'
+GENERATOR_CONFIG = 'tools/config/cinder-lustre-config-generator.conf'
+
+NEEDED_TO_BUILD = ('LICENSE', 'README.md', 'pyproject.toml',
+                   'requirements.txt', 'setup.cfg', 'setup.py',
+                   'test-requirements.txt', 'cinder', 'os_brick', 'etc')
+
+# What an operator's configuration names, imported from where it was installed.
+IMPORT = """
+from importlib import metadata
+
+from cinder.backup.drivers import lustre as backup
+from cinder.volume.drivers import lustre as volume
+
+for module in backup, volume:
+    assert module.__file__.startswith(%r), module.__file__
+backup.LustreBackupDriver, volume.LustreDriver
+options, = metadata.entry_points(group='oslo.config.opts',
+                                 name='cinder.lustre')
+options.load()()
+"""
+
+
+def run(*command, cwd=TREE):
+    """Run a command; if it fails, what it said is in the test's result."""
+    result = subprocess.run(command, cwd=cwd, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if result.returncode:
+        raise AssertionError('%s: exit code %d\n%s' % (
+            ' '.join(command), result.returncode, result.stdout))
+    return result.stdout
+
+
+def build_wheel(directory):
+    """Build from a copy of the tree, so that nothing of an older build is in.
+
+    The copy has no history either: an exported archive has to build as well.
+    """
+    source = os.path.join(directory, 'source')
+    os.mkdir(source)
+    for name in NEEDED_TO_BUILD:
+        path, copy = os.path.join(TREE, name), os.path.join(source, name)
+        if os.path.isdir(path):
+            shutil.copytree(path, copy,
+                            ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy(path, copy)
+    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-index',
+        '--no-deps', '--no-build-isolation', '--wheel-dir', directory, source)
+    wheel, = glob.glob(os.path.join(directory, '*.whl'))
+    return wheel
+
+
+def installed_files(distribution):
+    return {str(path) for path in metadata.distribution(distribution).files}
+
+
+class WheelTestCase(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.directory = self.useFixture(fixtures.TempDir()).path
+        self.wheel = build_wheel(self.directory)
+
+    def test_files(self):
+        setup = configparser.ConfigParser()
+        setup.read(os.path.join(TREE, 'setup.cfg'))
+        packages = setup['options']['packages'].split()
+        expected = {
+            os.path.relpath(path, TREE)
+            for package in packages
+            for path in glob.glob(os.path.join(
+                TREE, package.replace('.', '/'), '*.py'))}
+        self.assertIn('cinder/volume/drivers/lustre.py', expected)
+        self.assertIn('cinder/backup/drivers/lustre.py', expected)
+
+        with zipfile.ZipFile(self.wheel) as wheel:
+            names = set(wheel.namelist())
+        modules = {name for name in names
+                   if not name.startswith('cinder_lustre-')}
+        self.assertEqual(expected, modules)
+        # No module of the tree was forgotten in setup.cfg either.
+        self.assertEqual(
+            {os.path.relpath(path, TREE)
+             for package in ('cinder', 'os_brick')
+             for path in glob.glob(os.path.join(TREE, package, '**/*.py'),
+                                   recursive=True)
+             if '/tests/' not in path},
+            modules)
+        for distribution in ('cinder', 'os-brick'):
+            self.assertEqual(set(), modules & installed_files(distribution))
+        self.assertEqual(
+            {'cinder/lustre/__init__.py'},
+            {name for name in names if name.endswith('/__init__.py')})
+        self.assertEqual(
+            ['etc/cinder/rootwrap.d/lustre.filters'],
+            [name.split('.data/data/')[1] for name in names
+             if '.data/' in name])
+
+    def test_requirements(self):
+        distribution = metadata.PathDistribution(zipfile.Path(
+            self.wheel, os.path.basename(self.wheel).replace(
+                '-py3-none-any.whl', '.dist-info/')))
+        for requirement in distribution.requires:
+            if 'extra ==' not in requirement:
+                self.assertRegex(requirement, r'^(os-brick|oslo\.[a-z]+)\b')
+
+    def test_install_and_uninstall(self):
+        """pip adds our files to an environment with Cinder, and no more."""
+        python = self._environment_with_cinder()
+        before = self._listing()
+
+        # Without an index pip fails rather than fetch another version of
+        # anything, so passing shows that all requirements are there already.
+        pip = (sys.executable, '-m', 'pip', '--python', python)
+        run(*pip, 'install', '--quiet', '--no-index', '--no-compile',
+            self.wheel)
+        run(python, '-B', '-c', IMPORT % self.site, cwd='/')
+        self.assertEqual(set(), before - self._listing())
+
+        run(*pip, 'uninstall', '--quiet', '--yes', 'cinder-lustre')
+        self.assertEqual(set(), before ^ self._listing())
+
+    def _environment_with_cinder(self):
+        """Make an environment like this one, without our modules.
+
+        Of Cinder and os-brick it has copies, where it could be seen if pip
+        changed them, and links to all the rest.
+        """
+        self.environment = os.path.join(self.directory, 'environment')
+        run(sys.executable, '-m', 'venv', '--without-pip', self.environment)
+        python = os.path.join(self.environment, 'bin/python')
+        self.site = run(python, '-c', 'import sysconfig; '
+                        'print(sysconfig.get_path("purelib"))').strip()
+
+        for distribution in ('cinder', 'os-brick'):
+            for file in metadata.distribution(distribution).files:
+                if not {'tests', '__pycache__'} & set(file.parts):
+                    target = os.path.join(self.site, file)
+                    os.makedirs(os.path.dirname(target), exist_ok=True)
+                    shutil.copy2(file.locate(), target)
+        here = sysconfig.get_path('purelib')
+        for name in os.listdir(here):
+            target = os.path.join(self.site, name)
+            if not (name.startswith('cinder_lustre-') or
+                    os.path.exists(target)):
+                os.symlink(os.path.join(here, name), target)
+        return python
+
+    def _listing(self):
+        """Each directory, and each file with what changes if it is written."""
+        listing = set()
+        for path, directories, files in os.walk(self.environment):
+            if '__pycache__' in directories:
+                directories.remove('__pycache__')
+            listing.update(os.path.join(path, name) for name in directories)
+            for name in files:
+                name = os.path.join(path, name)
+                stat = os.lstat(name)
+                listing.add((name, stat.st_ino, stat.st_size,
+                             stat.st_mtime_ns))
+        return listing
+
+
+class SampleTestCase(base.BaseTestCase):
+
+    def test_sample_is_up_to_date(self):
+        directory = self.useFixture(fixtures.TempDir()).path
+        fresh = os.path.join(directory, 'sample')
+        run(os.path.join(os.path.dirname(sys.executable),
+                         'oslo-config-generator'),
+            '--config-file', GENERATOR_CONFIG, '--output-file', fresh)
+        with open(fresh) as expected, open(os.path.join(TREE, SAMPLE)) as file:
+            self.assertEqual(
+                expected.read(), file.read(),
+                'The options have changed: run "tox -e genconfig".')

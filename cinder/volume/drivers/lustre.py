@@ -1,0 +1,686 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Volumes as files on Lustre shares.
+
+This is the contract with cinder-volume; what is done to files is done in
+:mod:`cinder.lustre.images`, to mounts in :mod:`os_brick.remotefs.lustre`.
+
+Every method that changes a volume's files or reads its chain holds the
+distributed lock of each volume it touches. Methods that need two take both at
+once, and :func:`cinder.coordination.synchronized` sorts them.
+"""
+
+import functools
+import shutil
+
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_utils import units
+
+from cinder import context as cinder_context
+from cinder import coordination
+from cinder import exception
+from cinder.i18n import _
+from cinder.image import image_utils
+from cinder import interface
+from cinder.lustre import capacity
+from cinder.lustre import downloads
+from cinder.lustre import files
+from cinder.lustre import images
+from cinder.privsep import lustre as privileged
+from cinder.volume import configuration
+from cinder.volume.drivers import remotefs
+from cinder.volume import volume_utils
+from os_brick.remotefs import lustre as lustre_brick
+
+LOG = logging.getLogger(__name__)
+
+lustre_opts = [
+    cfg.MultiStrOpt('lustre_shares',
+                    default=[],
+                    metavar='<MGS NIDs>:/<file system>[/<directory>] '
+                            '[-o <mount options>]',
+                    help='A Lustre share to keep volumes on; repeat the '
+                         'option for each share. Each share is a pool of its '
+                         'own, named by its file system and directory. Mount '
+                         'options given here are used instead of '
+                         'lustre_mount_options.'),
+    cfg.StrOpt('lustre_shares_config',
+               help='A file that lists the shares, one a line as in '
+                    'lustre_shares, instead of that option. Empty lines and '
+                    'lines that start with # are skipped.'),
+    cfg.StrOpt('lustre_mount_point_base',
+               default='$state_path/mnt',
+               help='Directory of the mount points of Lustre shares. Use the '
+                    'same one on all hosts that run Cinder services.'),
+    cfg.StrOpt('lustre_mount_options',
+               default='flock',
+               help='Mount options of Lustre shares. noflock and localflock '
+                    'are refused: the locks that keep two hosts from writing '
+                    'one image need flock.'),
+    cfg.IntOpt('lustre_mount_attempts',
+               default=3,
+               min=1,
+               help='How often to try to mount a share before its pool is '
+                    'reported as down. It is tried again with the next '
+                    'report.'),
+    cfg.IntOpt('lustre_mount_timeout',
+               default=60,
+               min=1,
+               help='Seconds that one attempt to mount a share may take. An '
+                    'MGS that does not answer would keep it waiting for '
+                    'almost three minutes.'),
+    cfg.IntOpt('lustre_operation_timeout',
+               default=60,
+               min=1,
+               help='Seconds after which a call on a share is given up, and '
+                    'the share counts as hung until the call returns. Copies '
+                    'get one more second for every 8 MiB.'),
+    cfg.ListOpt('lustre_file_system_types',
+                default=['lustre'],
+                help='Types of mounted file systems that count as a share. '
+                     'Anything but lustre is for tests without Lustre.'),
+]
+
+CONF = cfg.CONF
+CONF.register_opts(lustre_opts, group=configuration.SHARED_CONF_GROUP)
+
+# In these states it is Nova that attaches a volume, which opens an image by
+# its format. In all others it is a Cinder service that copies bytes.
+_ATTACHED_BY_NOVA = ('reserved', 'attaching', 'in-use', 'detaching')
+
+# In these a Cinder service has copied bytes into a volume.
+_FILLED_BY_CINDER = ('creating', 'restoring-backup')
+
+
+def volume_locked(method):
+    """Hold the lock of the argument ``volume``."""
+    return coordination.synchronized('{self.driver_prefix}-{volume.id}')(
+        method)
+
+
+@interface.volumedriver
+class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
+    """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
+
+    Version history:
+
+    .. code-block:: none
+
+        1.0.0 - Initial driver
+    """
+
+    VERSION = '1.0.0'
+    CI_WIKI_NAME = 'Lustre_CI'
+
+    # Nova and os-brick know no type for Lustre, but their file shares mount
+    # one if told so by the options (see initialize_connection).
+    driver_volume_type = 'nfs'
+    driver_prefix = 'lustre'
+    volume_backend_name = 'Lustre'
+    vendor_name = 'OpenSFS'
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.configuration.append_config_values(lustre_opts)
+        self._shares = {}
+        self._client = None
+        self._survey = None
+
+    @classmethod
+    def get_driver_options(cls):
+        return lustre_opts + remotefs.nas_opts + remotefs.volume_opts
+
+    # Starting
+
+    def do_setup(self, context):
+        """Read the configuration; shares are mounted with the first report.
+
+        :raises InvalidConfigurationValue: naming the option and what is wrong
+        """
+        super().do_setup(context)
+        conf = self.configuration
+        self._shares = self._configured_shares()
+        self.base = conf.lustre_mount_point_base
+        try:
+            self._client = lustre_brick.ShareClient(
+                self.base, privileged, conf.lustre_mount_options,
+                conf.lustre_mount_attempts, conf.lustre_mount_timeout,
+                conf.lustre_operation_timeout, conf.lustre_file_system_types)
+        except lustre_brick.InvalidMountOptions as exc:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_mount_options',
+                value='%s (%s)' % (conf.lustre_mount_options, exc))
+        self.base = self._client.mount_point_base
+        self._survey = capacity.Survey(self._client)
+
+    def check_for_setup_error(self):
+        """Make sure that what the driver needs is installed.
+
+        A share that can't be mounted is no reason not to start: its pool is
+        down, the others work.
+        """
+        if not shutil.which('qemu-img'):
+            raise exception.VolumeDriverException(message=_(
+                "qemu-img is not installed (qemu-utils)"))
+
+    def _configured_shares(self):
+        option, lines = self._share_lines()
+        shares = {}
+        for line in lines:
+            try:
+                share = lustre_brick.Share.parse(line)
+            except (lustre_brick.InvalidShare,
+                    lustre_brick.InvalidMountOptions) as exc:
+                raise exception.InvalidConfigurationValue(
+                    option=option, value='%s (%s)' % (line, exc))
+            name = capacity.pool_name(share)
+            if name in shares:
+                raise exception.InvalidConfigurationValue(
+                    option=option, value=_(
+                        "%(line)s (it has the same pool name, %(name)s, as "
+                        "%(other)s: put it into a backend of its own)") % {
+                            'line': line, 'name': name,
+                            'other': shares[name]})
+            shares[name] = share
+        if not shares:
+            raise exception.InvalidConfigurationValue(
+                option=option, value=_("(no share)"))
+        return shares
+
+    def _share_lines(self):
+        conf = self.configuration
+        if not conf.lustre_shares_config:
+            return 'lustre_shares', conf.lustre_shares
+        if conf.lustre_shares:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_shares_config', value=_(
+                    "%s (lustre_shares is set too; use one of both)") %
+                conf.lustre_shares_config)
+        try:
+            lines = self._read_config_file(conf.lustre_shares_config)
+        except OSError as exc:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_shares_config', value='%s (%s)' % (
+                    conf.lustre_shares_config, exc.strerror))
+        lines = [line.strip() for line in lines]
+        return 'lustre_shares_config', [
+            line for line in lines if line and not line.startswith('#')]
+
+    # What the scheduler is told
+
+    def _update_volume_stats(self):
+        conf = self.configuration
+        capacities = self._survey.take(self._shares)
+        self._stats = {
+            'volume_backend_name': (conf.safe_get('volume_backend_name')
+                                    or self.volume_backend_name),
+            'vendor_name': self.vendor_name,
+            'driver_version': self.get_version(),
+            'storage_protocol': self.driver_volume_type,
+            'sparse_copy_volume': True,
+            'pools': [self._pool(name, capacities[name])
+                      for name in self._shares],
+        }
+
+    def _pool(self, name, space):
+        return {
+            'pool_name': name,
+            'reserved_percentage': self.configuration.reserved_percentage,
+            'max_over_subscription_ratio': (
+                self.configuration.max_over_subscription_ratio),
+            'thin_provisioning_support': True,
+            'thick_provisioning_support': True,
+            'online_extend_support': True,
+            'multiattach': False,
+            'QoS_support': False,
+            **space,
+        }
+
+    def _init_vendor_properties(self):
+        properties = {}
+        self._set_property(
+            properties, 'lustre:format', _('Image format'),
+            _('Format of the image files of volumes. Thin volumes are qcow2 '
+              'and thick ones raw unless this says otherwise.'),
+            'string', enum=list(images.FORMATS))
+        self._set_property(
+            properties, 'lustre:provisioning', _('Provisioning'),
+            _('Not an extra spec of its own: set provisioning:type. thin '
+              'takes space as it is written to, thick takes all of it at '
+              'once.'),
+            'string', enum=list(images.PROVISIONING),
+            default=self.configuration.nas_volume_prov_type)
+        return properties, 'lustre'
+
+    def secure_file_operations_enabled(self):
+        """No file needs root: they belong to the service's user."""
+        return True
+
+    # Volumes
+
+    @volume_locked
+    def create_volume(self, volume):
+        """Make an empty volume.
+
+        :returns: the share it is on, for the database
+        """
+        self._make(volume, lambda files_of, image_format, size:
+                   files_of.create(image_format, size))
+        return {'provider_location': volume.provider_location}
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}',
+                               '{self.driver_prefix}-{snapshot.volume.id}')
+    def create_volume_from_snapshot(self, volume, snapshot):
+        """Make a volume, as large or larger, with a snapshot's data."""
+        self._validate_state(snapshot.status,
+                             ['available', 'backing-up', 'restoring'],
+                             'snapshot', exception.InvalidSnapshot)
+        source = self._images(snapshot.volume).snapshot(snapshot.id)
+        self._copy(volume, source)
+        return {'provider_location': volume.provider_location}
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}',
+                               '{self.driver_prefix}-{src_vref.id}')
+    def create_cloned_volume(self, volume, src_vref):
+        """Make a volume, as large or larger, with another volume's data."""
+        self._refuse_attached(src_vref, _('clone'))
+        source = self._images(src_vref)
+        source.claim()
+        self._copy(volume, source.active())
+        return {'provider_location': volume.provider_location}
+
+    @volume_locked
+    def delete_volume(self, volume):
+        """Remove all files of a volume; fails if the share isn't there."""
+        place = self._place(volume)
+        place.check()
+        self._images(volume, place).remove()
+
+    @volume_locked
+    def extend_volume(self, volume, size_gb):
+        """Make a volume larger, in GiB.
+
+        A raw one may be attached as long as it has no snapshots.
+        """
+        place = self._place(volume)
+        volume_images = self._images(volume, place)
+        if self._is_attached(volume):
+            active = volume_images.active()
+            if active.format != images.RAW:
+                raise exception.ExtendVolumeError(reason=_(
+                    "volume %s is attached and its image is qcow2; detach it "
+                    "first") % volume.id)
+        else:
+            volume_images.claim()
+        self._check_space(place, volume, (size_gb - volume.size) * units.Gi)
+        volume_images.grow(size_gb * units.Gi)
+
+    def update_migrated_volume(self, ctxt, volume, new_volume,
+                               original_volume_status):
+        """Keep the files' names: a volume's files are found by name_id."""
+        return {'_name_id': new_volume.name_id,
+                'provider_location': new_volume.provider_location}
+
+    def local_path(self, volume):
+        """Return the path of the file with the volume's own name."""
+        return self._place(volume).directory + '/' + volume.name
+
+    # Images
+
+    @volume_locked
+    def copy_image_to_volume(self, context, volume, image_service, image_id,
+                             disable_sparse=False):
+        """Fill a volume from an image.
+
+        The file keeps the format that was recorded when it was made.
+        """
+        place = self._place(volume)
+        volume_images = self._images(volume, place)
+        if volume_images.record().get('active', volume.name) != volume.name:
+            raise exception.ImageCopyFailure(reason=_(
+                "volume %s has snapshots; delete them first") % volume.id)
+        with downloads.image(context, image_service, image_id,
+                             volume.size) as (path, file_format, size):
+            volume_images.import_image(path, file_format, size,
+                                       self._recorded_format(volume),
+                                       volume.size * units.Gi)
+
+    @volume_locked
+    def copy_volume_to_image(self, context, volume, image_service,
+                             image_meta):
+        """Upload what a guest sees of a volume."""
+        self._refuse_attached(volume, _('upload'))
+        volume_images = self._images(volume)
+        volume_images.claim()
+        disk_format = image_meta['disk_format']
+        image_utils.check_image_conversion_disable(
+            disk_format, images.RAW, image_meta['id'], upload=True)
+        with image_utils.temporary_file(prefix='lustre_upload_') as path:
+            volume_images.export(path,
+                                 image_utils.fixup_disk_format(disk_format))
+            volume_utils.upload_volume(context, image_service, image_meta,
+                                       path, volume, run_as_root=False,
+                                       volume_format=disk_format)
+
+    # Snapshots
+
+    def _create_snapshot(self, snapshot):
+        volume = snapshot.volume
+        self._place(volume).check()
+        volume_images = self._images(volume)
+        if self._is_attached(volume):
+            self._snapshot_attached(snapshot, volume_images)
+        else:
+            self._validate_state(volume.status, ['available', 'backing-up',
+                                                 'downloading'])
+            volume_images.claim()
+            volume_images.add_overlay(snapshot.id)
+        self._note_active_format(volume, images.QCOW2)
+
+    def _snapshot_attached(self, snapshot, volume_images):
+        """Take a snapshot with Nova's help."""
+        volume = snapshot.volume
+        attachments = list(volume.volume_attachment)
+        if len(attachments) > 1:
+            raise exception.InvalidVolume(reason=_(
+                "volume %s is attached more than once, and only one of the "
+                "servers could be told of a snapshot; detach it first") %
+                volume.id)
+        record = volume_images.record()
+        path = self._get_new_snap_path(snapshot)
+        self._create_snapshot_online(
+            snapshot, volume_images.active().file, path)
+        overlay = '%s.%s' % (volume.name, snapshot.id)
+        record[snapshot.id] = record['active'] = overlay
+        volume_images.write_record(record)
+        for attachment in attachments:
+            attachment.connection_info = dict(
+                attachment.connection_info or {}, name=overlay,
+                format=images.QCOW2)
+            attachment.save()
+
+    def _delete_snapshot(self, snapshot):
+        volume = snapshot.volume
+        self._place(volume).check()
+        volume_images = self._images(volume)
+        if self._is_attached(volume):
+            self._delete_snapshot_attached(snapshot, volume_images)
+        else:
+            self._validate_state(volume.status, [
+                'available', 'backing-up', 'deleting', 'downloading'])
+            volume_images.claim()
+            volume_images.drop_overlay(snapshot.id)
+        self._note_active_format(volume, volume_images.active().format)
+
+    def _delete_snapshot_attached(self, snapshot, volume_images):
+        """Delete a snapshot with Nova's help."""
+        record = volume_images.record()
+        if snapshot.id not in record:
+            LOG.info('Snapshot %s has no record: nothing to delete',
+                     snapshot.id)
+            return
+        overlay = record[snapshot.id]
+        chain = [image.file for image in volume_images.chain()]
+        below = chain[chain.index(overlay) + 1:]
+        snapshot_below = next((key for key, file in record.items()
+                               if key != 'active' and file in below[:1]),
+                              None)
+        self._delete_snapshot_online(snapshot._context, snapshot, {
+            'active_file': record['active'],
+            'snapshot_file': overlay,
+            'base_file': below[0],
+            'base_id': snapshot_below,
+            'new_base_file': below[1] if len(below) > 1 else None})
+
+    @volume_locked
+    def revert_to_snapshot(self, context, volume, snapshot):
+        """Go back to the newest snapshot."""
+        self._place(volume).check()
+        self._validate_state(volume.status, ['available', 'reverting'])
+        volume_images = self._images(volume)
+        volume_images.claim()
+        volume_images.revert(snapshot.id)
+
+    # Attaching
+
+    def ensure_export(self, ctxt, volume):
+        """Nothing is exported.
+
+        cinder-volume calls this for every volume in use when it starts, and
+        sets those to error for which it fails: a share that is down must not
+        do that to the volumes on it.
+        """
+
+    def create_export(self, ctxt, volume, connector):
+        """Nothing is exported."""
+
+    def remove_export(self, ctxt, volume):
+        """Nothing is exported."""
+
+    @volume_locked
+    def initialize_connection(self, volume, connector):
+        """Tell how to open a volume's active image.
+
+        Stock Nova and os-brick mount a share of type nfs as
+        ``mount -t nfs <options> <share> <dir>``, and of two ``-t`` the last
+        one counts.
+        """
+        place = self._place(volume)
+        place.check()
+        volume_images = self._images(volume, place)
+        volume_images.complete(volume.size * units.Gi)
+        image = volume_images.active()
+        self._refuse_larger(volume, image)
+        self._refuse_byte_copy(volume, image)
+        return {
+            'driver_volume_type': self.driver_volume_type,
+            'data': {
+                'export': place.share.name,
+                'name': image.file,
+                'format': image.format,
+                'options': '-t lustre -o ' + self._client.options(
+                    place.share),
+            },
+            'mount_point_base': self._get_mount_point_base(),
+        }
+
+    @volume_locked
+    def terminate_connection(self, volume, connector, **kwargs):
+        """Bring a volume that a Cinder service has written to its full size.
+
+        Nothing else is to be undone, so a share that is down doesn't keep a
+        volume attached: initialize_connection makes up for it.
+        """
+        try:
+            self._images(volume).complete(
+                volume.size * units.Gi,
+                refill=volume.status in _FILLED_BY_CINDER)
+        except (exception.VolumeDriverException, OSError,
+                lustre_brick.ShareUnavailable) as exc:
+            if volume.status in _FILLED_BY_CINDER:
+                raise
+            LOG.warning('Volume %(id)s was not looked at when it was '
+                        'detached: %(exc)s', {'id': volume.id, 'exc': exc})
+
+    def _refuse_larger(self, volume, image):
+        if image.virtual_size > volume.size * units.Gi:
+            raise exception.InvalidVolume(reason=_(
+                "image %(image)s of volume %(id)s has %(bytes)s bytes, which "
+                "is more than the volume's %(size)s GiB") % {
+                    'image': image.file, 'id': volume.id,
+                    'bytes': image.virtual_size, 'size': volume.size})
+
+    def _refuse_byte_copy(self, volume, image):
+        if (volume.status not in _ATTACHED_BY_NOVA
+                and image.format != images.RAW):
+            raise exception.InvalidVolume(reason=_(
+                "volume %(id)s is kept in a qcow2 image (%(image)s), whose "
+                "bytes are not the volume's: only volumes that are raw and "
+                "have no snapshots can be backed up, restored to and migrated "
+                "by copying (volume types with lustre:format=raw)") % {
+                    'id': volume.id, 'image': image.file})
+
+    # What the base class asks of us while Nova helps
+
+    def _do_create_snapshot(self, snapshot, backing_filename, new_snap_path):
+        self._images(snapshot.volume).new_overlay(snapshot.id)
+
+    def _read_info_file(self, info_path, empty_if_missing=False):
+        return self._images_at(info_path).record()
+
+    def _write_info_file(self, info_path, snap_info):
+        self._images_at(info_path).write_record(snap_info)
+
+    def _delete(self, path):
+        self._place_at(path).call(files.remove, [path])
+
+    def _images_at(self, info_path):
+        directory_and_name = info_path[:-len('.info')]
+        return images.VolumeImages(self._place_at(info_path),
+                                   directory_and_name.rpartition('/')[2],
+                                   None, images.THIN)
+
+    def _place_at(self, path):
+        directory = path.rpartition('/')[0]
+        for share in self._shares.values():
+            if self._client.mount_point(share) == directory:
+                return self._place_on(share)
+        raise exception.VolumeDriverException(message=_(
+            "%s is on no share") % path)
+
+    # How it is done
+
+    def _make(self, volume, fill):
+        """Choose share, format and provisioning, and make a volume's image.
+
+        :param fill: called with the volume's images, format and bytes
+        """
+        if volume.encryption_key_id:
+            raise exception.VolumeDriverException(message=_(
+                "Volume %s: encryption is not supported yet") % volume.id)
+        share = self._share_of_host(volume)
+        image_format, provisioning = self._wanted(volume)
+        place = self._place_on(share)
+        self._check_space(place, volume, volume.size * units.Gi)
+        volume.provider_location = share.name
+        fill(images.VolumeImages(place, volume.name, image_format,
+                                 provisioning),
+             image_format, volume.size * units.Gi)
+        self._note(volume, format=image_format, base_format=image_format)
+
+    def _copy(self, volume, source):
+        if source.virtual_size > volume.size * units.Gi:
+            raise exception.InvalidInput(reason=_(
+                "volume %(id)s of %(size)s GiB is smaller than its source of "
+                "%(bytes)s bytes") % {'id': volume.id, 'size': volume.size,
+                                      'bytes': source.virtual_size})
+        self._make(volume, functools.partial(self._copy_image, source))
+
+    @staticmethod
+    def _copy_image(source, volume_images, image_format, size):
+        volume_images.copy(source, image_format, size)
+
+    def _check_space(self, place, volume, needed):
+        """Refuse a thick volume that doesn't fit, before a byte is written."""
+        _size, available = self._client.check(place.share)
+        if self._wanted(volume)[1] == images.THICK and needed > available:
+            raise exception.VolumeDriverException(message=_(
+                "Volume %(id)s does not fit on %(share)s: a thick volume "
+                "needs %(needed)s bytes, %(available)s are available") % {
+                    'id': volume.id, 'share': place.share,
+                    'needed': needed, 'available': available})
+
+    def _wanted(self, volume):
+        """Return format and provisioning that a volume's type asks for."""
+        volume_type = volume.volume_type
+        specs = volume_type.extra_specs or {} if volume_type else {}
+        provisioning = specs.get('provisioning:type',
+                                 self.configuration.nas_volume_prov_type)
+        default = (images.QCOW2 if provisioning == images.THIN
+                   else images.RAW)
+        image_format = specs.get('lustre:format', default)
+        for spec, value, valid in (
+                ('provisioning:type', provisioning, images.PROVISIONING),
+                ('lustre:format', image_format, images.FORMATS)):
+            if value not in valid:
+                raise exception.InvalidVolumeType(reason=_(
+                    "extra spec %(spec)s of volume type %(type)s is "
+                    "'%(value)s', not %(valid)s") % {
+                        'spec': spec, 'type': volume_type.name,
+                        'value': value, 'valid': ' or '.join(valid)})
+        return image_format, provisioning
+
+    def _images(self, volume, place=None):
+        return images.VolumeImages(place or self._place(volume), volume.name,
+                                   self._recorded_format(volume),
+                                   self._wanted(volume)[1])
+
+    def _place(self, volume):
+        """Find the share that a volume is on.
+
+        By file system and directory, so that it is found when the MGS list
+        has changed since. A volume whose creation was interrupted has no
+        location yet; the scheduler has chosen its pool all the same.
+        """
+        if not volume.provider_location:
+            return self._place_on(self._share_of_host(volume))
+        share = lustre_brick.Share.parse(
+            volume.provider_location.replace(' ', '\\040'))
+        return self._place_on(self._share_of_pool(
+            capacity.pool_name(share), volume))
+
+    def _share_of_host(self, volume):
+        return self._share_of_pool(
+            volume_utils.extract_host(volume.host, 'pool'), volume)
+
+    def _share_of_pool(self, pool, volume):
+        if pool not in self._shares:
+            raise exception.VolumeDriverException(message=_(
+                "Volume %(id)s is on share %(pool)s, which is not configured "
+                "(lustre_shares)") % {'id': volume.id, 'pool': pool})
+        return self._shares[pool]
+
+    def _place_on(self, share):
+        open_to_all = (self.configuration.nas_secure_file_permissions
+                       == 'false')
+        return images.Place(share, self._client, privileged,
+                            0o666 if open_to_all else 0o660)
+
+    def _get_mount_point_for_share(self, path):
+        return self._client.mount_point(lustre_brick.Share.parse(path))
+
+    def _is_attached(self, volume):
+        return bool(volume.volume_attachment)
+
+    def _refuse_attached(self, volume, what):
+        if self._is_attached(volume):
+            raise exception.InvalidVolume(reason=_(
+                "volume %(id)s is attached, and a guest may be writing to "
+                "it: detach it first, or take a snapshot and %(what)s that") %
+                {'id': volume.id, 'what': what})
+
+    def _recorded_format(self, volume):
+        with volume.obj_as_admin():
+            return volume.admin_metadata.get('base_format')
+
+    def _note_active_format(self, volume, image_format):
+        """Note the active image's format, for those who read it there."""
+        self._note(volume, format=image_format)
+
+    @staticmethod
+    def _note(volume, **admin_metadata):
+        with volume.obj_as_admin():
+            volume.admin_metadata = dict(volume.admin_metadata or {},
+                                         **admin_metadata)
+            volume.save()

@@ -1,0 +1,386 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Lustre shares: their names, and whether and where they are mounted.
+
+A share is a Lustre file system or a directory of one. Its name is what
+mount.lustre(8) takes::
+
+    <MGS NID>[,<NID of the same server>...][:<NIDs of the next MGS>...]:/<file system>[/<directory>]
+
+What was learned from a Lustre 2.17 client and decides how this module works:
+
+* The mount table shows the name as it was given to mount, a bare address as
+  ``<address>@tcp``. A server's own targets have the type ``lustre`` too, with
+  a block device as their source.
+* Only the mount table answers when a server is down: even ``stat`` of a mount
+  point may wait for ever. All else goes through the guard.
+* An MGS that does not answer makes mount wait for 163 s, and the mount option
+  ``retry`` doesn't shorten that.
+"""  # noqa: E501
+
+import dataclasses
+import hashlib
+import os
+import re
+import time
+from typing import Optional
+
+from oslo_concurrency import lockutils
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from os_brick import exception
+from os_brick.i18n import _
+from os_brick.remotefs import lustre_child
+from os_brick.remotefs import lustre_guard
+
+LOG = logging.getLogger(__name__)
+
+ShareUnavailable = lustre_guard.ShareUnavailable
+
+# statfs(2)'s f_type of the file systems that have a well-known one here.
+MAGIC = {'lustre': 0x0BD00BD0}
+
+# With noflock qemu-img can't lock an image at all, with localflock it doesn't
+# see the lock of another host: both were tried, the second one resized an
+# image in use.
+_LOCKLESS_OPTIONS = {'noflock', 'localflock'}
+
+_ADDRESS = r'(?:\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?(?=@)|[A-Za-z0-9](?:[A-Za-z0-9._-]*))'
+_NID = r'%s(?:@[a-z][a-z0-9]*)?' % _ADDRESS
+_MGS = r'%(nid)s(?:[,:]%(nid)s)*' % {'nid': _NID}
+# mkfs.lustre(8): at most 8 letters, digits, underscores and hyphens.
+_FSNAME = r'[A-Za-z0-9_-]{1,8}'
+
+
+class InvalidShare(exception.BrickException):
+    message = _("'%(share)s' is not the name of a Lustre share "
+                "(<MGS NIDs>:/<file system>[/<directory>]): %(reason)s")
+
+
+class InvalidMountOptions(exception.BrickException):
+    message = _("Lustre mount options '%(options)s' can't be used: "
+                "%(reason)s")
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A share, by its name.
+
+    :ivar mgs: NIDs of the MGS, as given
+    :ivar fsname: name of the file system
+    :ivar directory: directory of the file system, '' for its root
+    :ivar options: mount options for this share alone, or None
+    """
+
+    mgs: str
+    fsname: str
+    directory: str = ''
+    options: Optional[str] = None
+
+    @classmethod
+    def parse(cls, text):
+        """Parse ``<share>`` or ``<share> -o <mount options>``.
+
+        ``\\040`` stands for a space in the share's name, as in fstab(5).
+
+        :raises InvalidShare: with what is wrong
+        :raises InvalidMountOptions: options that QEMU's locks don't work with
+        """
+        name, options = cls._split_options(text)
+        mgs, separator, path = name.partition(':/')
+        if not separator:
+            raise InvalidShare(share=name, reason=_("there is no ':/'"))
+        if not re.fullmatch(_MGS, mgs):
+            raise InvalidShare(share=name, reason=_(
+                "'%s' is not a list of NIDs (address[@network], with commas "
+                "between those of one server and colons between servers)")
+                % mgs)
+        fsname, _slash, directory = path.partition('/')
+        if not re.fullmatch(_FSNAME, fsname):
+            raise InvalidShare(share=name, reason=_(
+                "'%s' is not a file system's name (1 to 8 letters, digits, "
+                "'_' and '-')") % fsname)
+        return cls(mgs, fsname, cls._checked_directory(name, directory),
+                   options)
+
+    @staticmethod
+    def _split_options(text):
+        words = text.split()
+        if not words or not (len(words) == 1 or
+                             len(words) == 3 and words[1] == '-o'):
+            raise InvalidShare(share=text, reason=_(
+                "expected a share, or a share, '-o' and mount options"))
+        options = words[2] if len(words) == 3 else None
+        check_mount_options(options)
+        return words[0].replace('\\040', ' '), options
+
+    @staticmethod
+    def _checked_directory(name, directory):
+        parts = directory.rstrip('/').split('/') if directory else []
+        if '..' in parts or '.' in parts or '' in parts[1:] or \
+                parts[:1] == [''] and directory.strip('/'):
+            raise InvalidShare(share=name, reason=_(
+                "the directory must have no empty part, '.' or '..'"))
+        return '/'.join(parts)
+
+    @property
+    def name(self):
+        """What mount gets, and the guard's name for the share."""
+        return '%s:/%s' % (self.mgs, self.path)
+
+    @property
+    def path(self):
+        """File system and directory: stays when the MGS list changes."""
+        return os.path.join(self.fsname, self.directory).rstrip('/')
+
+    def is_source(self, source):
+        """Tell whether a source in the mount table is this share."""
+        return _normal(source) == _normal(self.name)
+
+    def __str__(self):
+        return self.name
+
+
+def _normal(name):
+    """Spell a share's name in one of the ways that mean the same."""
+    mgs, _separator, path = name.partition(':/')
+    nids = [_normal_nid(nid) for nid in re.split(r'([,:])', mgs)]
+    return '%s:/%s' % (''.join(nids), path.rstrip('/'))
+
+
+def _normal_nid(nid):
+    # LNet's default network is tcp, and a network without a number is its
+    # number 0.
+    if nid in (',', ':'):
+        return nid
+    address, _at, network = nid.partition('@')
+    network = network or 'tcp'
+    return '%s@%s' % (address, re.sub(r'(?<=[a-z])0$', '', network))
+
+
+def check_mount_options(options):
+    """Refuse mount options that QEMU's image locks don't work with.
+
+    :raises InvalidMountOptions:
+    """
+    bad = _LOCKLESS_OPTIONS.intersection((options or '').split(','))
+    if bad:
+        raise InvalidMountOptions(options=options, reason=_(
+            "QEMU's image locks keep two hosts from writing one image, and "
+            "they need 'flock', not '%s'") % bad.pop())
+
+
+@dataclasses.dataclass(frozen=True)
+class Mount:
+    """An entry of the mount table."""
+
+    mount_point: str
+    fs_type: str
+    source: str
+
+
+def mounted_at(mount_point):
+    """Return what the mount table says of a mount point, or None.
+
+    Where several file systems are mounted over each other it is the last
+    that counts.
+    """
+    found = None
+    with open('/proc/self/mountinfo') as table:
+        for line in table:
+            before, _dash, after = line.partition(' - ')
+            where = _unescape(before.split()[4])
+            if where == mount_point:
+                fs_type, source = after.split()[:2]
+                found = Mount(where, fs_type, _unescape(source))
+    return found
+
+
+def _unescape(text):
+    return re.sub(r'\\([0-7]{3})', lambda m: chr(int(m.group(1), 8)), text)
+
+
+class ShareClient:
+    """Mounts shares and watches over the mounts.
+
+    :param mount_point_base: directory of the mount points
+    :param mounter: has ``mount(source, mount_point, options, timeout)`` and
+        ``unmount(mount_point, timeout)``, run with root's rights, which
+        return an exit code (None: still waiting after ``timeout`` seconds)
+        and an error text
+    :param options: mount options for shares that have none of their own
+    :param attempts: how often to try to mount
+    :param mount_timeout: seconds that one attempt may take
+    :param timeout: seconds that any other call on a share may take
+    :param fs_types: types of file systems that count as a share
+    """
+
+    def __init__(self, mount_point_base, mounter, options='flock', attempts=3,
+                 mount_timeout=60, timeout=60, fs_types=('lustre',)):
+        check_mount_options(options)
+        self.mount_point_base = os.path.realpath(mount_point_base)
+        self._mounter = mounter
+        self._options = options
+        self._attempts = max(1, attempts)
+        self._mount_timeout = mount_timeout
+        self.timeout = timeout
+        self._fs_types = tuple(fs_types)
+        self._guard = lustre_guard.Guard()
+
+    def mount_point(self, share):
+        """Where a share is mounted.
+
+        The same place that os-brick and Nova give to a file share of this
+        name, so that a host mounts it once.
+        """
+        digest = hashlib.md5(share.name.encode(), usedforsecurity=False)
+        return os.path.join(self.mount_point_base, digest.hexdigest())
+
+    def options(self, share):
+        """The mount options of a share."""
+        return share.options or self._options
+
+    def call(self, share, function, *args, timeout=None):
+        """Call a function on a share, guarded.
+
+        See :meth:`os_brick.remotefs.lustre_guard.Guard.call`.
+        """
+        return self._guard.call(share.name, function, *args,
+                                timeout=timeout or self.timeout)
+
+    def check(self, share):
+        """Make sure that a share is mounted, as what it should be.
+
+        :returns: size and available space in bytes
+        :raises ShareUnavailable: if it isn't, or doesn't answer
+        """
+        mount_point = self.mount_point(share)
+        self._check_table(share, mount_point)
+        magic, size, available = self.call(share, lustre_child.statfs,
+                                           mount_point)
+        self._check_magic(share, mount_point, magic)
+        return size, available
+
+    def ensure_mounted(self, share):
+        """Mount a share unless it is mounted.
+
+        :returns: size and available space in bytes
+        :raises ShareUnavailable: if it can't be mounted
+        """
+        if not self._is_in_table(share):
+            self._mount(share)
+        return self.check(share)
+
+    def unmount(self, share):
+        """Unmount a share; it must not be in use.
+
+        :raises ShareUnavailable: if it can't be unmounted
+        """
+        mount_point = self.mount_point(share)
+        with self._host_lock(share):
+            if mounted_at(mount_point):
+                self._report(share, _('unmount'), *self._mounter.unmount(
+                    mount_point, self._mount_timeout))
+
+    def close(self):
+        """End the guard's idle children."""
+        self._guard.close()
+
+    def _is_in_table(self, share):
+        return mounted_at(self.mount_point(share)) is not None
+
+    def _check_table(self, share, mount_point):
+        mount = mounted_at(mount_point)
+        if mount is None:
+            raise ShareUnavailable(share=share, reason=_(
+                'it is not mounted at %s') % mount_point)
+        if mount.fs_type not in self._fs_types:
+            raise ShareUnavailable(share=share, reason=_(
+                'what is mounted at %(where)s has the type %(type)s, not '
+                '%(expected)s') % {'where': mount_point,
+                                   'type': mount.fs_type,
+                                   'expected': ' or '.join(self._fs_types)})
+        if not share.is_source(mount.source):
+            raise ShareUnavailable(share=share, reason=_(
+                'what is mounted at %(where)s is %(source)s') % {
+                    'where': mount_point, 'source': mount.source})
+
+    def _check_magic(self, share, mount_point, magic):
+        expected = MAGIC.get(mounted_at(mount_point).fs_type, magic)
+        if magic != expected:
+            raise ShareUnavailable(share=share, reason=_(
+                'the file system at %(where)s has the magic number '
+                '0x%(magic)08X, not 0x%(expected)08X') % {
+                    'where': mount_point, 'magic': magic,
+                    'expected': expected})
+
+    def _mount(self, share):
+        mount_point = self.mount_point(share)
+        os.makedirs(mount_point, mode=0o755, exist_ok=True)
+        with self._host_lock(share):
+            for attempt in range(self._attempts):
+                if attempt:
+                    time.sleep(1)
+                # Another process may have mounted it meanwhile.
+                if self._is_in_table(share):
+                    return
+                code, error = self._mounter.mount(
+                    share.name, mount_point, self.options(share),
+                    self._mount_timeout)
+                # One that still waits for the MGS will go on doing so: a
+                # second one beside it is no help.
+                if not code:
+                    break
+                LOG.warning('Attempt %(n)s to mount %(share)s: %(error)s', {
+                    'n': attempt + 1, 'share': share, 'error': error})
+        self._report(share, _('mount'), code, error)
+
+    def _report(self, share, what, code, error):
+        if code is None:
+            raise lustre_guard.ShareHung(share=share, reason=_(
+                '%(what)s has not returned within %(timeout)s s') % {
+                    'what': what, 'timeout': self._mount_timeout})
+        if code:
+            raise ShareUnavailable(share=share, reason=_(
+                '%(what)s failed: %(error)s') % {'what': what,
+                                                 'error': error})
+        LOG.info('%(what)s of %(share)s: done', {'what': what,
+                                                 'share': share})
+
+    def _host_lock(self, share):
+        """Serialise mount and unmount of a share among a host's processes."""
+        digest = os.path.basename(self.mount_point(share))
+        return _BoundedLock(lockutils.external_lock(
+            'mount-' + digest, lock_file_prefix='lustre-',
+            lock_path=lockutils.get_lock_path(cfg.CONF)
+            or self.mount_point_base),
+            self._mount_timeout, share)
+
+
+class _BoundedLock:
+    """An interprocess lock with an end to the wait for it."""
+
+    def __init__(self, lock, timeout, share):
+        self._lock = lock
+        self._timeout = timeout
+        self._share = share
+
+    def __enter__(self):
+        if not self._lock.acquire(timeout=self._timeout):
+            raise lustre_guard.ShareHung(share=self._share, reason=_(
+                'another process has been mounting it for more than %s s')
+                % self._timeout)
+
+    def __exit__(self, *exc):
+        self._lock.release()

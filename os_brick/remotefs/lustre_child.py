@@ -1,0 +1,142 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The far end of :mod:`os_brick.remotefs.lustre_guard`.
+
+This file runs as a script, in a process of its own, and makes the calls on
+Lustre shares that the service must not make itself: a process that waits for
+a dead OST or MDT can't be ended, not even by SIGKILL, and neither can a thread
+of the service that waits there.
+
+It is started by its path and in Python's isolated mode, so that it is up in
+some 20 ms: it must import nothing but the standard library, and so must the
+modules whose functions it is asked to run.
+
+The protocol, over a socket pair whose far end is the service: a length of 4
+bytes and a pickle of ``(path of a module, name of a function, arguments)``;
+the answer is a length and a pickle of ``(True, what it returned)`` or
+``(False, the exception it raised)``. One call at a time. When the service
+goes away, so does this process, with the commands it has started: what they
+would still do would no longer be under the service's locks.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import pickle
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+
+_LENGTH = struct.Struct('!I')
+
+
+def send(channel, message):
+    """Send one pickled message."""
+    body = pickle.dumps(message)
+    channel.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def receive(channel):
+    """Receive one pickled message.
+
+    :raises EOFError: the other side has gone
+    """
+    (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
+    return pickle.loads(_receive_exactly(channel, length))
+
+
+def _receive_exactly(channel, count):
+    parts = []
+    while count:
+        part = channel.recv(min(count, 1 << 20))
+        if not part:
+            raise EOFError('the other side has gone')
+        parts.append(part)
+        count -= len(part)
+    return b''.join(parts)
+
+
+# What any share needs; the rest comes from other modules by their path.
+
+def run(*argv):
+    """Run a command to its end.
+
+    :returns: exit code, standard output, standard error (str)
+    """
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
+                          env={'PATH': os.environ.get('PATH', os.defpath)
+                               + ':/usr/sbin:/sbin', 'LC_ALL': 'C'})
+    return (done.returncode, done.stdout.decode(errors='replace'),
+            done.stderr.decode(errors='replace'))
+
+
+def statfs(path):
+    """Return the magic number, size and available space of a file system.
+
+    Python's statvfs doesn't tell the magic number, statfs(2) does.
+
+    :returns: f_type, total bytes, bytes available to users without privilege
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = (ctypes.c_ulong * 32)()
+    if libc.statfs(os.fsencode(path), buffer):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), path)
+    space = os.statvfs(path)
+    return (buffer[0], space.f_blocks * space.f_frsize,
+            space.f_bavail * space.f_frsize)
+
+
+def _load(path, modules={}):
+    if path not in modules:
+        spec = importlib.util.spec_from_file_location('guarded', path)
+        modules[path] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[path])
+    return modules[path]
+
+
+def _answer(path, function, args):
+    try:
+        return True, getattr(_load(path), function)(*args)
+    except Exception as exc:
+        return False, exc
+
+
+def _end_with_the_service(channel):
+    poll = select.poll()
+    poll.register(channel, select.POLLRDHUP)
+    poll.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
+def main():
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    # Under eventlet the service has made it otherwise.
+    channel.setblocking(True)
+    # What is created has the mode that the caller names, whatever umask the
+    # service was started with.
+    os.umask(0)
+    threading.Thread(target=_end_with_the_service, args=(channel,),
+                     daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            send(channel, _answer(*receive(channel)))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,195 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Calls on Lustre shares that always come back.
+
+A process that waits for a dead OST or MDT sits in the kernel where SIGKILL
+does not reach it. A bound on such a wait can therefore only mean to give up on
+the process and go on without it. So every call on a share runs in a child
+(:mod:`os_brick.remotefs.lustre_child`):
+
+1. a child is taken from those that are idle, or started;
+2. it makes the call and answers, and is idle again;
+3. if it has not answered in time it is killed and left behind: it ends when
+   the system call it waits in returns, and does nothing after that. The caller
+   gets :class:`ShareHung`;
+4. as long as a child that was left behind on a share has not ended, calls on
+   that share are refused at once. That keeps the number of such children
+   small, and it keeps a late system call of theirs from meeting new work.
+
+Nothing needs to be reset when a share comes back: the children end, and the
+next call is made.
+"""
+
+import collections
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+from oslo_log import log as logging
+
+from os_brick import exception
+from os_brick.i18n import _
+from os_brick.remotefs import lustre_child
+
+LOG = logging.getLogger(__name__)
+
+
+class ShareUnavailable(exception.BrickException):
+    """A share can't be used now: not mounted, not Lustre, or not answering."""
+
+    message = _("Lustre share %(share)s is not available: %(reason)s")
+
+
+class ShareHung(ShareUnavailable):
+    """A call on a share has not come back in time."""
+
+    message = _("Lustre share %(share)s does not answer: %(reason)s")
+
+
+class _Child:
+    """One process that makes calls, one at a time."""
+
+    def __init__(self):
+        self._channel, far_end = socket.socketpair()
+        with far_end:
+            # A session of its own: signals to the service's group don't
+            # reach it, and one signal to its group reaches all it started.
+            self._process = subprocess.Popen(
+                [sys.executable, '-IS', lustre_child.__file__,
+                 str(far_end.fileno())],
+                pass_fds=[far_end.fileno()], stdin=subprocess.DEVNULL,
+                start_new_session=True)
+
+    def call(self, function, args, timeout):
+        """Make a call.
+
+        :raises TimeoutError: no answer in ``timeout`` seconds
+        :raises EOFError, OSError: the child has died
+        """
+        self._channel.settimeout(timeout)
+        lustre_child.send(self._channel, (
+            sys.modules[function.__module__].__file__, function.__name__,
+            args))
+        return lustre_child.receive(self._channel)
+
+    def kill(self):
+        self._channel.close()
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def has_ended(self):
+        return self._process.poll() is not None
+
+
+class Guard:
+    """Makes calls on shares, and knows which of them don't answer.
+
+    A service needs one of these. It may be used by many threads.
+    """
+
+    def __init__(self, idle_children=4):
+        self._idle_children = idle_children
+        self._mutex = threading.Lock()
+        self._idle = []
+        self._left_behind = collections.defaultdict(list)
+
+    def call(self, share, function, *args, timeout):
+        """Call ``function(*args)`` in a child and wait for what it returns.
+
+        :param share: name of the share that is touched
+        :param function: a function at the top of a module that imports
+            nothing but the standard library
+        :param timeout: seconds to wait
+        :raises ShareHung: if it did not return in time, or if an earlier call
+            on the share is still out
+        :raises Exception: whatever the function raised
+        """
+        self._refuse_if_hung(share)
+        child = self._take()
+        try:
+            succeeded, result = child.call(function, args, timeout)
+        except TimeoutError:
+            self._leave_behind(share, child)
+            raise ShareHung(share=share, reason=_(
+                '%(call)s has not returned within %(timeout)s s') % {
+                    'call': function.__name__, 'timeout': timeout})
+        except BaseException as exc:
+            self._leave_behind(share, child)
+            if isinstance(exc, (EOFError, OSError)):
+                raise ShareUnavailable(share=share, reason=_(
+                    'the process that called %s on it died') %
+                    function.__name__)
+            raise
+        self._give_back(child)
+        if not succeeded:
+            raise result
+        return result
+
+    def run(self, share, *argv, timeout):
+        """Run a command that touches the share.
+
+        :returns: exit code, standard output, standard error (str)
+        :raises ShareHung: as for :meth:`call`
+        """
+        return self.call(share, lustre_child.run, *argv, timeout=timeout)
+
+    def hung(self, share):
+        """Tell how many calls on a share have been given up and still wait."""
+        with self._mutex:
+            children = self._left_behind[share]
+            children[:] = [c for c in children if not c.has_ended()]
+            return len(children)
+
+    def close(self):
+        """End the idle children."""
+        with self._mutex:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.kill()
+            child.has_ended()
+
+    def _refuse_if_hung(self, share):
+        count = self.hung(share)
+        if count:
+            raise ShareHung(share=share, reason=_(
+                '%d earlier call(s) on it have not returned yet') % count)
+
+    def _take(self):
+        with self._mutex:
+            while self._idle:
+                child = self._idle.pop()
+                if not child.has_ended():
+                    return child
+        return _Child()
+
+    def _give_back(self, child):
+        with self._mutex:
+            if len(self._idle) < self._idle_children:
+                self._idle.append(child)
+                return
+        self._retire(child)
+
+    @staticmethod
+    def _retire(child):
+        child.kill()
+        child.has_ended()
+
+    def _leave_behind(self, share, child):
+        child.kill()
+        with self._mutex:
+            self._left_behind[share].append(child)
