@@ -22,6 +22,7 @@ and takes it as provisioned where a driver reports nothing else.
 import hashlib
 import re
 import threading
+import time
 
 from oslo_log import log as logging
 from oslo_utils import units
@@ -78,8 +79,9 @@ class Survey:
         """
         questions = {name: self._ask(name, share)
                      for name, share in shares.items()}
+        end = time.monotonic() + _PATIENCE
         for question in questions.values():
-            question.join(_PATIENCE)
+            question.join(max(0, end - time.monotonic()))
         return {name: self._capacity(name, question)
                 for name, question in questions.items()}
 

@@ -129,12 +129,12 @@ class Place:
         self._client = client
         self._privileged = privileged
 
-    def check(self):
-        """Make sure that the share is mounted.
+    def available(self):
+        """Make sure that the share is mounted, and return its free bytes.
 
         :raises ShareUnavailable: it isn't
         """
-        self._client.check(self.share)
+        return self._client.check(self.share)[1]
 
     def call(self, function, *args, copied=0):
         """Call a function on the share, guarded.

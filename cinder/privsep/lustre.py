@@ -20,8 +20,8 @@ Each returns plain values: an exception of a guarded call would not survive the
 way through the daemon's socket.
 """
 
-import cinder.privsep
 from cinder.lustre import files
+import cinder.privsep
 from os_brick.remotefs import lustre_guard
 
 _guard = lustre_guard.Guard()

@@ -56,7 +56,9 @@ MAGIC = {'lustre': 0x0BD00BD0}
 # image in use.
 _LOCKLESS_OPTIONS = {'noflock', 'localflock'}
 
-_ADDRESS = r'(?:\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?(?=@)|[A-Za-z0-9](?:[A-Za-z0-9._-]*))'
+# An IPv6 address needs its network to tell where it ends.
+_ADDRESS = (r'(?:\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?(?=@)'
+            r'|[A-Za-z0-9][A-Za-z0-9._-]*)')
 _NID = r'%s(?:@[a-z][a-z0-9]*)?' % _ADDRESS
 _MGS = r'%(nid)s(?:[,:]%(nid)s)*' % {'nid': _NID}
 # mkfs.lustre(8): at most 8 letters, digits, underscores and hyphens.
@@ -144,9 +146,15 @@ class Share:
         """File system and directory: stays when the MGS list changes."""
         return os.path.join(self.fsname, self.directory).rstrip('/')
 
-    def is_source(self, source):
-        """Tell whether a source in the mount table is this share."""
-        return _normal(source) == _normal(self.name)
+    def is_source(self, source, options):
+        """Tell whether a source in the mount table is this share.
+
+        :param options: it was mounted with; ``mgsname`` is what mount.lustre
+            shows instead of the NIDs
+        """
+        shown = re.search(r'(?:^|,)mgsname=([^,]*)', options)
+        mgs = shown.group(1) if shown else self.mgs
+        return _normal(source) == _normal('%s:/%s' % (mgs, self.path))
 
     def __str__(self):
         return self.name
@@ -311,7 +319,7 @@ class ShareClient:
                 '%(expected)s') % {'where': mount_point,
                                    'type': mount.fs_type,
                                    'expected': ' or '.join(self._fs_types)})
-        if not share.is_source(mount.source):
+        if not share.is_source(mount.source, self.options(share)):
             raise ShareUnavailable(share=share, reason=_(
                 'what is mounted at %(where)s is %(source)s') % {
                     'where': mount_point, 'source': mount.source})

@@ -31,6 +31,7 @@ would still do would no longer be under the service's locks.
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import os
 import pickle
@@ -102,12 +103,12 @@ def statfs(path):
             space.f_bavail * space.f_frsize)
 
 
-def _load(path, modules={}):
-    if path not in modules:
-        spec = importlib.util.spec_from_file_location('guarded', path)
-        modules[path] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(modules[path])
-    return modules[path]
+@functools.lru_cache
+def _load(path):
+    spec = importlib.util.spec_from_file_location('guarded', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _answer(path, function, args):

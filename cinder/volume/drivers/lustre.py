@@ -27,7 +27,6 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import units
 
-from cinder import context as cinder_context
 from cinder import coordination
 from cinder import exception
 from cinder.i18n import _
@@ -99,8 +98,9 @@ CONF.register_opts(lustre_opts, group=configuration.SHARED_CONF_GROUP)
 # its format. In all others it is a Cinder service that copies bytes.
 _ATTACHED_BY_NOVA = ('reserved', 'attaching', 'in-use', 'detaching')
 
-# In these a Cinder service has copied bytes into a volume.
-_FILLED_BY_CINDER = ('creating', 'restoring-backup')
+# How long to wait for a volume that is being copied before an attachment is
+# refused, in seconds: less than Nova waits for the answer.
+_ATTACH_PATIENCE = 45
 
 
 def volume_locked(method):
@@ -254,14 +254,19 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
             _('Format of the image files of volumes. Thin volumes are qcow2 '
               'and thick ones raw unless this says otherwise.'),
             'string', enum=list(images.FORMATS))
+        return properties, 'lustre'
+
+    def _init_standard_capabilities(self):
+        # Cinder's scheduler reads this extra spec too, so it is not one of
+        # the vendor's.
+        properties = super()._init_standard_capabilities()
         self._set_property(
-            properties, 'lustre:provisioning', _('Provisioning'),
-            _('Not an extra spec of its own: set provisioning:type. thin '
-              'takes space as it is written to, thick takes all of it at '
-              'once.'),
+            properties, 'provisioning:type', _('Provisioning'),
+            _('thin volumes take space as they are written to, thick ones '
+              'take all of it at once.'),
             'string', enum=list(images.PROVISIONING),
             default=self.configuration.nas_volume_prov_type)
-        return properties, 'lustre'
+        return properties
 
     def secure_file_operations_enabled(self):
         """No file needs root: they belong to the service's user."""
@@ -303,9 +308,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
     @volume_locked
     def delete_volume(self, volume):
         """Remove all files of a volume; fails if the share isn't there."""
-        place = self._place(volume)
-        place.check()
-        self._images(volume, place).remove()
+        self._images(volume).remove()
 
     @volume_locked
     def extend_volume(self, volume, size_gb):
@@ -313,17 +316,15 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
         A raw one may be attached as long as it has no snapshots.
         """
-        place = self._place(volume)
-        volume_images = self._images(volume, place)
-        if self._is_attached(volume):
-            active = volume_images.active()
-            if active.format != images.RAW:
-                raise exception.ExtendVolumeError(reason=_(
-                    "volume %s is attached and its image is qcow2; detach it "
-                    "first") % volume.id)
-        else:
+        volume_images = self._images(volume)
+        if not self._is_volume_attached(volume):
             volume_images.claim()
-        self._check_space(place, volume, (size_gb - volume.size) * units.Gi)
+        elif volume_images.active().format != images.RAW:
+            raise exception.ExtendVolumeError(reason=_(
+                "volume %s is attached and its image is qcow2; detach it "
+                "first") % volume.id)
+        self._check_space(self._place(volume), volume,
+                          (size_gb - volume.size) * units.Gi)
         volume_images.grow(size_gb * units.Gi)
 
     def update_migrated_volume(self, ctxt, volume, new_volume,
@@ -345,8 +346,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
         The file keeps the format that was recorded when it was made.
         """
-        place = self._place(volume)
-        volume_images = self._images(volume, place)
+        volume_images = self._images(volume)
         if volume_images.record().get('active', volume.name) != volume.name:
             raise exception.ImageCopyFailure(reason=_(
                 "volume %s has snapshots; delete them first") % volume.id)
@@ -377,9 +377,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def _create_snapshot(self, snapshot):
         volume = snapshot.volume
-        self._place(volume).check()
         volume_images = self._images(volume)
-        if self._is_attached(volume):
+        if self._is_volume_attached(volume):
             self._snapshot_attached(snapshot, volume_images)
         else:
             self._validate_state(volume.status, ['available', 'backing-up',
@@ -412,9 +411,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def _delete_snapshot(self, snapshot):
         volume = snapshot.volume
-        self._place(volume).check()
         volume_images = self._images(volume)
-        if self._is_attached(volume):
+        if self._is_volume_attached(volume):
             self._delete_snapshot_attached(snapshot, volume_images)
         else:
             self._validate_state(volume.status, [
@@ -446,7 +444,6 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
     @volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):
         """Go back to the newest snapshot."""
-        self._place(volume).check()
         self._validate_state(volume.status, ['available', 'reverting'])
         volume_images = self._images(volume)
         volume_images.claim()
@@ -468,50 +465,53 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
     def remove_export(self, ctxt, volume):
         """Nothing is exported."""
 
-    @volume_locked
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}',
+                               blocking=_ATTACH_PATIENCE)
     def initialize_connection(self, volume, connector):
         """Tell how to open a volume's active image.
 
         Stock Nova and os-brick mount a share of type nfs as
         ``mount -t nfs <options> <share> <dir>``, and of two ``-t`` the last
         one counts.
+
+        :raises LockAcquireFailed: the volume is being copied
         """
-        place = self._place(volume)
-        place.check()
-        volume_images = self._images(volume, place)
+        volume_images = self._images(volume)
+        if not self._is_volume_attached(volume):
+            volume_images.claim()
         volume_images.complete(volume.size * units.Gi)
         image = volume_images.active()
         self._refuse_larger(volume, image)
         self._refuse_byte_copy(volume, image)
+        share = self._place(volume).share
         return {
             'driver_volume_type': self.driver_volume_type,
             'data': {
-                'export': place.share.name,
+                'export': share.name,
                 'name': image.file,
                 'format': image.format,
-                'options': '-t lustre -o ' + self._client.options(
-                    place.share),
+                'options': '-t lustre -o ' + self._client.options(share),
             },
             'mount_point_base': self._get_mount_point_base(),
         }
 
-    @volume_locked
     def terminate_connection(self, volume, connector, **kwargs):
-        """Bring a volume that a Cinder service has written to its full size.
+        """Bring a volume that a Cinder service has filled to its full size.
 
-        Nothing else is to be undone, so a share that is down doesn't keep a
-        volume attached: initialize_connection makes up for it.
+        Nothing else is to be undone, so that a share that is down doesn't
+        keep volumes attached.
         """
-        try:
-            self._images(volume).complete(
-                volume.size * units.Gi,
-                refill=volume.status in _FILLED_BY_CINDER)
-        except (exception.VolumeDriverException, OSError,
-                lustre_brick.ShareUnavailable) as exc:
-            if volume.status in _FILLED_BY_CINDER:
-                raise
-            LOG.warning('Volume %(id)s was not looked at when it was '
-                        'detached: %(exc)s', {'id': volume.id, 'exc': exc})
+        if self._is_filled_by_cinder(volume):
+            self._complete(volume)
+
+    @volume_locked
+    def _complete(self, volume):
+        self._images(volume).complete(volume.size * units.Gi, refill=True)
+
+    @staticmethod
+    def _is_filled_by_cinder(volume):
+        return (volume.status in ('creating', 'restoring-backup') or
+                (volume.migration_status or '').startswith('target:'))
 
     def _refuse_larger(self, volume, image):
         if image.virtual_size > volume.size * units.Gi:
@@ -593,7 +593,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def _check_space(self, place, volume, needed):
         """Refuse a thick volume that doesn't fit, before a byte is written."""
-        _size, available = self._client.check(place.share)
+        available = place.available()
         if self._wanted(volume)[1] == images.THICK and needed > available:
             raise exception.VolumeDriverException(message=_(
                 "Volume %(id)s does not fit on %(share)s: a thick volume "
@@ -621,8 +621,14 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
                         'value': value, 'valid': ' or '.join(valid)})
         return image_format, provisioning
 
-    def _images(self, volume, place=None):
-        return images.VolumeImages(place or self._place(volume), volume.name,
+    def _images(self, volume):
+        """Return the volume's images, on a share that is really mounted.
+
+        :raises ShareUnavailable: it isn't
+        """
+        place = self._place(volume)
+        place.available()
+        return images.VolumeImages(place, volume.name,
                                    self._recorded_format(volume),
                                    self._wanted(volume)[1])
 
@@ -660,11 +666,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
     def _get_mount_point_for_share(self, path):
         return self._client.mount_point(lustre_brick.Share.parse(path))
 
-    def _is_attached(self, volume):
-        return bool(volume.volume_attachment)
-
     def _refuse_attached(self, volume, what):
-        if self._is_attached(volume):
+        if self._is_volume_attached(volume):
             raise exception.InvalidVolume(reason=_(
                 "volume %(id)s is attached, and a guest may be writing to "
                 "it: detach it first, or take a snapshot and %(what)s that") %
