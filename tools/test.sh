@@ -1,0 +1,132 @@
+#!/bin/bash
+#
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+#
+# Installs what the tests need and runs them, on Debian 12:
+#
+#     tools/test.sh [all | unit | functional | pep8 | docs]...
+#
+# The last line says how many tests passed, failed and were skipped; a style
+# check or a documentation build that fails counts as a failed test. With
+# LUSTRE_SHARE set the functional tests use that share instead of the sandbox.
+#
+# Everything it makes is in CINDER_LUSTRE_HOME (default /opt/cinder-lustre),
+# nothing in the tree: the services that the functional tests start run as a
+# user of their own, who can't read root's home.
+
+set -u -o pipefail
+
+tree=$(cd "$(dirname "$0")/.." && pwd)
+home=${CINDER_LUSTRE_HOME:-/opt/cinder-lustre}
+python=${PYTHON:-/usr/bin/python3}
+unset PYTHON    # stestr would start its workers with it
+# A root shell got with su may lack these.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+usage="usage: tools/test.sh [all | unit | functional | pep8 | docs]..."
+steps=()
+for step in "${@:-all}"; do
+    case $step in
+        all) steps+=(pep8 unit functional docs) ;;
+        unit | functional | pep8 | docs) steps+=("$step") ;;
+        -h | --help) echo "$usage"; exit 0 ;;
+        *) echo "$usage" >&2; exit 2 ;;
+    esac
+done
+
+if [ "$(id -u)" != 0 ]; then
+    echo "Packages and mounts need root: going on with sudo."
+    exec sudo -E "$0" "${steps[@]}"
+fi
+
+say() {
+    printf '\n=== %s\n' "$*"
+}
+
+die() {
+    echo "$*" >&2
+    echo "0 passed, 1 failed, 0 skipped"
+    exit 1
+}
+
+apt_install() {
+    say "Installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@"
+}
+
+set_up() {
+    "$python" -c 'import ensurepip' 2>/dev/null ||
+        apt_install python3-venv || return
+    mkdir -p "$home" || return
+
+    local venv=$home/venv-test
+    # Whether both start shows whether an earlier installation was finished.
+    if ! { "$venv/bin/tox" --version && "$venv/bin/bindep" --version
+         } >/dev/null 2>&1; then
+        say "Installing tox and bindep in $venv"
+        "$python" -m venv --clear "$venv" &&
+            "$venv/bin/pip" install --quiet --disable-pip-version-check \
+                'tox>=4' bindep || return
+    fi
+    PATH=$venv/bin:$PATH
+
+    local missing
+    # bindep exits with 1 when packages are missing, and then lists them.
+    if ! missing=$(bindep --brief --file "$tree/bindep.txt" test doc); then
+        # shellcheck disable=SC2086 # one word for each package
+        apt_install $missing || return
+    fi
+}
+
+run_tox() {
+    tox --conf "$tree/tox.ini" --workdir "$home/tox" -e "$1"
+}
+
+passed=0 failed=0 skipped=0
+
+# Run a tox environment that runs stestr, and add up what became of its tests.
+run_tests() {
+    local results=$home/results/$1 counts rc
+    rm -rf "$results"
+    mkdir -p "$results"
+    STESTR_REPO=$results run_tox "$2"
+    rc=$?
+    local bin=$home/tox/$2/bin
+    counts=$("$bin/stestr" --repo-url "$results" last --subunit 2>/dev/null |
+        "$bin/python" "$tree/tools/count-tests")
+    [ -n "$counts" ] || counts="0 1 0"
+    local p f s
+    read -r p f s <<<"$counts"
+    # stestr may fail for a reason that no test shows.
+    [ "$rc" = 0 ] || [ "$f" != 0 ] || f=1
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+cd "$tree" || exit
+start=$SECONDS
+set_up || die "The tests could not be set up."
+for step in "${steps[@]}"; do
+    say "$step"
+    began=$SECONDS
+    case $step in
+        unit) run_tests unit py3 ;;
+        functional) run_tests functional functional ;;
+        *) run_tox "$step" || failed=$((failed + 1)) ;;
+    esac
+    echo "$step took $((SECONDS - began)) s"
+done
+
+say "All took $((SECONDS - start)) s"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
