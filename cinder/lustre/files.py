@@ -37,6 +37,8 @@ _EXTERNAL_DATA = 1 << 2
 _KNOWN_INCOMPATIBLE = 1 << 0 | 1 << 3 | 1 << 4
 _BACKING_FORMAT_EXTENSION = 0xE2792ACA
 _LONGEST_BACKING_NAME = 1023
+# The header, its extensions and that name are all in the first cluster.
+_LARGEST_CLUSTER = 2 << 20
 
 _ZEROS = 1 << 20
 
@@ -222,7 +224,7 @@ def chain(directory, name, active, base_format):
     image, known_as = active, None
     while image is not None:
         image_format = _recorded_format(image, name, base_format)
-        if known_as not in (None, image_format):
+        if images and known_as != image_format:
             raise ValueError('%s is recorded as %s, but the overlay above it '
                              'says %s' % (image, image_format, known_as))
         if image in [i[0] for i in images]:
@@ -246,21 +248,22 @@ def links(directory, name, active):
     while names[-1] != name:
         try:
             backing = _qcow2_header(os.path.join(directory, names[-1]))[1]
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             break
-        if backing in names or not _belongs(backing or '', name):
+        if backing in names or not belongs(backing or '', name):
             break
         names.append(backing)
     return names
 
 
 def _recorded_format(image, name, base_format):
-    if not _belongs(image, name):
+    if not belongs(image, name):
         raise ValueError('%r is not a file of %s' % (image, name))
     return base_format if image == name else 'qcow2'
 
 
-def _belongs(image, name):
+def belongs(image, name):
+    """Tell whether a file name is one of a volume's images."""
     return re.fullmatch(re.escape(name) + r'(\.[0-9a-fA-F-]{36})?', image)
 
 
@@ -279,7 +282,9 @@ def _qcow2_header(path):
             header_length = struct.unpack('>I', header[100:104])[0]
         if not offset:
             return virtual_size, None, None
-        if length > _LONGEST_BACKING_NAME:
+        if (length > _LONGEST_BACKING_NAME or
+                offset + length > min(_LARGEST_CLUSTER,
+                                      f.seek(0, os.SEEK_END))):
             raise ValueError('%s: impossible backing file name' % path)
         f.seek(offset)
         backing = os.fsdecode(f.read(length))

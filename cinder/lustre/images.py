@@ -167,6 +167,14 @@ class Place:
         if error:
             raise InvalidImage(image=path, share=self.share, reason=error)
 
+    def privileged_grow(self, path, size, allocate):
+        """Grow a raw image that the hypervisor's user owns."""
+        error = self._privileged.grow(
+            self.share.name, path, size, allocate,
+            self._timeout(size if allocate else 0))
+        if error:
+            raise InvalidImage(image=path, share=self.share, reason=error)
+
     def privileged_chain(self, *args):
         """Follow a chain that the hypervisor's user owns."""
         images, error = self._privileged.chain(
@@ -213,9 +221,14 @@ class VolumeImages:
     def snapshot(self, snapshot_id):
         """Return the image that holds the data of a snapshot.
 
+        It can be read, even while the volume is attached: QEMU keeps what it
+        has open when a file changes hands.
+
         :raises InvalidImage: there is no such snapshot
         """
-        return self._below(self._overlay(self.record(), snapshot_id))
+        image = self._below(self._overlay(self.record(), snapshot_id))
+        self._claim(i.file for i in self._follow(image.file))
+        return image
 
     def claim(self):
         """Make sure that the service may write all images of the volume.
@@ -238,12 +251,17 @@ class VolumeImages:
         if content is None:
             return {}
         try:
-            record = json.loads(content)
-            if record and _ACTIVE not in record:
-                raise ValueError(_("it names no active image"))
-            return record
+            return self._checked_record(json.loads(content))
         except ValueError as exc:
             raise self._invalid(os.path.basename(path), exc)
+
+    def _checked_record(self, record):
+        if not isinstance(record, dict) or record and _ACTIVE not in record:
+            raise ValueError(_("it names no active image"))
+        for file in record.values():
+            if not files.belongs(str(file), self._name):
+                raise ValueError(_("it names %s") % file)
+        return record
 
     def write_record(self, record):
         """Replace the volume's record."""
@@ -282,12 +300,12 @@ class VolumeImages:
         self._copy(Image(path, file_format, virtual_size), image_format, size,
                    ())
 
-    def export(self, path, file_format, compress=False):
+    def export(self, path, file_format):
         """Write what a guest sees to a local file."""
         source = self.active()
         self._place.qemu_img(
             'convert', '-q', '-f', source.format, '-O', file_format,
-            *(('-c',) if compress else ()), '-T', 'none', source.path, path,
+            '-T', 'none', source.path, path,
             copied=source.virtual_size)
 
     def grow(self, size):
@@ -388,7 +406,8 @@ class VolumeImages:
         self._place.call(files.remove, [
             self._join(name) for name in (
                 self._name + '.new', self._name + '.info.new',
-                *reversed(links), self._name, self._name + '.info')])
+                *reversed(links), *self._known_files(record),
+                self._name + '.info')])
 
     # How it is done
 
@@ -432,8 +451,13 @@ class VolumeImages:
                 str(size), copied=size))
 
     def _grow_raw(self, path, size):
-        self._place.call(files.grow, path, size)
-        self._allocate(path, size)
+        try:
+            self._place.call(files.grow, path, size)
+            self._allocate(path, size)
+        except PermissionError:
+            # It belongs to the hypervisor's user: it is attached.
+            self._place.privileged_grow(path, size,
+                                        self._provisioning == THICK)
 
     def _allocate(self, path, size):
         if self._provisioning == THICK:

@@ -35,6 +35,13 @@ def _run(share, timeout, *argv):
     return code, ' '.join(error.split())
 
 
+def _call(share, timeout, function, *args):
+    try:
+        return _guard.call(share, function, *args, timeout=timeout), None
+    except (OSError, ValueError, lustre_guard.ShareUnavailable) as exc:
+        return None, str(exc)
+
+
 @cinder.privsep.sys_admin_pctxt.entrypoint
 def mount(source, mount_point, options, timeout):
     """Mount a share.
@@ -64,10 +71,21 @@ def take_over(share, path, uid, gid, timeout):
 
     :returns: None, or why it failed
     """
-    try:
-        _guard.call(share, files.take_over, path, uid, gid, timeout=timeout)
-    except (OSError, lustre_guard.ShareUnavailable) as exc:
-        return str(exc)
+    return _call(share, timeout, files.take_over, path, uid, gid)[1]
+
+
+@cinder.privsep.sys_admin_pctxt.entrypoint
+def grow(share, path, size, allocate, timeout):
+    """Grow a raw image that the hypervisor's user owns now.
+
+    :param size: bytes
+    :param allocate: whether all of its space is to be allocated
+    :returns: None, or why it failed
+    """
+    error = _call(share, timeout, files.grow, path, size)[1]
+    if allocate and not error:
+        error = _call(share, timeout, files.allocate, path)[1]
+    return error
 
 
 @cinder.privsep.sys_admin_pctxt.entrypoint
@@ -76,8 +94,5 @@ def chain(share, directory, name, active, base_format, timeout):
 
     :returns: what :func:`cinder.lustre.files.chain` does, and why it failed
     """
-    try:
-        return _guard.call(share, files.chain, directory, name, active,
-                           base_format, timeout=timeout), None
-    except (OSError, ValueError, lustre_guard.ShareUnavailable) as exc:
-        return None, str(exc)
+    return _call(share, timeout, files.chain, directory, name, active,
+                 base_format)

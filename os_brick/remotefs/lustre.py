@@ -28,10 +28,13 @@ What was learned from a Lustre 2.17 client and decides how this module works:
   ``retry`` doesn't shorten that.
 """  # noqa: E501
 
+import collections
+import contextlib
 import dataclasses
 import hashlib
 import os
 import re
+import threading
 import time
 from typing import Optional
 
@@ -205,7 +208,7 @@ def mounted_at(mount_point):
     that counts.
     """
     found = None
-    with open('/proc/self/mountinfo') as table:
+    with open('/proc/self/mountinfo', errors='surrogateescape') as table:
         for line in table:
             before, _dash, after = line.partition(' - ')
             where = _unescape(before.split()[4])
@@ -256,8 +259,14 @@ class ShareClient:
         return os.path.join(self.mount_point_base, digest.hexdigest())
 
     def options(self, share):
-        """The mount options of a share."""
-        return share.options or self._options
+        """The mount options of a share, flock among them.
+
+        Clients before Lustre 2.12 don't have it unless told so.
+        """
+        options = share.options or self._options
+        if 'flock' in options.split(','):
+            return options
+        return ','.join(filter(None, (options, 'flock')))
 
     def call(self, share, function, *args, timeout=None):
         """Call a function on a share, guarded.
@@ -274,10 +283,11 @@ class ShareClient:
         :raises ShareUnavailable: if it isn't, or doesn't answer
         """
         mount_point = self.mount_point(share)
-        self._check_table(share, mount_point)
+        fs_type = self._check_table(share, mount_point).fs_type
         magic, size, available = self.call(share, lustre_child.statfs,
                                            mount_point)
-        self._check_magic(share, mount_point, magic)
+        self._check_magic(share, mount_point, magic,
+                          MAGIC.get(fs_type, magic))
         return size, available
 
     def ensure_mounted(self, share):
@@ -323,9 +333,10 @@ class ShareClient:
             raise ShareUnavailable(share=share, reason=_(
                 'what is mounted at %(where)s is %(source)s') % {
                     'where': mount_point, 'source': mount.source})
+        return mount
 
-    def _check_magic(self, share, mount_point, magic):
-        expected = MAGIC.get(mounted_at(mount_point).fs_type, magic)
+    @staticmethod
+    def _check_magic(share, mount_point, magic, expected):
         if magic != expected:
             raise ShareUnavailable(share=share, reason=_(
                 'the file system at %(where)s has the magic number '
@@ -367,28 +378,38 @@ class ShareClient:
                                                  'share': share})
 
     def _host_lock(self, share):
-        """Serialise mount and unmount of a share among a host's processes."""
-        digest = os.path.basename(self.mount_point(share))
-        return _BoundedLock(lockutils.external_lock(
+        """Serialise mount and unmount of a share on a host."""
+        mount_point = self.mount_point(share)
+        digest = os.path.basename(mount_point)
+        return _BoundedLock(_mount_locks[mount_point], lockutils.external_lock(
             'mount-' + digest, lock_file_prefix='lustre-',
             lock_path=lockutils.get_lock_path(cfg.CONF)
             or self.mount_point_base),
             self._mount_timeout, share)
 
 
-class _BoundedLock:
-    """An interprocess lock with an end to the wait for it."""
+# Locks between processes don't hold between the threads of one.
+_mount_locks = collections.defaultdict(threading.Lock)
 
-    def __init__(self, lock, timeout, share):
-        self._lock = lock
+
+class _BoundedLock:
+    """Locks for threads and for processes, with an end to the wait."""
+
+    def __init__(self, thread_lock, process_lock, timeout, share):
+        self._locks = (thread_lock, process_lock)
         self._timeout = timeout
         self._share = share
+        self._held = contextlib.ExitStack()
 
     def __enter__(self):
-        if not self._lock.acquire(timeout=self._timeout):
-            raise lustre_guard.ShareHung(share=self._share, reason=_(
-                'another process has been mounting it for more than %s s')
-                % self._timeout)
+        with self._held:
+            for lock in self._locks:
+                if not lock.acquire(timeout=self._timeout):
+                    raise lustre_guard.ShareHung(share=self._share, reason=_(
+                        'another process has been mounting it for more than '
+                        '%s s') % self._timeout)
+                self._held.callback(lock.release)
+            self._held = self._held.pop_all()
 
     def __exit__(self, *exc):
-        self._lock.release()
+        self._held.close()

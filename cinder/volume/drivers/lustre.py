@@ -335,7 +335,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def local_path(self, volume):
         """Return the path of the file with the volume's own name."""
-        return self._place(volume).directory + '/' + volume.name
+        return self._local_volume_dir(volume) + '/' + volume.name
 
     # Images
 
@@ -662,6 +662,9 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
                        == 'false')
         return images.Place(share, self._client, privileged,
                             0o666 if open_to_all else 0o660)
+
+    def _local_volume_dir(self, volume):
+        return self._place(volume).directory
 
     def _get_mount_point_for_share(self, path):
         return self._client.mount_point(lustre_brick.Share.parse(path))
