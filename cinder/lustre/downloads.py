@@ -61,7 +61,11 @@ def _checked(path, meta, image_id, size):
     disk_format = image_utils.fixup_disk_format(meta['disk_format'])
     if disk_format in _AMAZON:
         disk_format = 'raw'
-    data = image_utils.qemu_img_info(path, run_as_root=False)
+    try:
+        data = image_utils.qemu_img_info(path, run_as_root=False)
+    except exception.Invalid:
+        raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+            "it is damaged or needs other files"))
     if data.backing_file:
         raise exception.ImageUnacceptable(image_id=image_id, reason=_(
             "it has a backing file, %s") % data.backing_file)

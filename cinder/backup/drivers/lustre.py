@@ -77,21 +77,26 @@ def _share_client(base, options, attempts, timeout, fs_types):
                                     timeout, timeout, fs_types)
 
 
-class _DurableFile(io.FileIO):
+class _DurableFile(io.BufferedWriter):
     """A new file that is on the servers' disks when it has been closed."""
 
     def __init__(self, path):
-        super().__init__(path, 'wb', opener=self._open)
+        super().__init__(io.FileIO(path, 'w', opener=self._open))
+        # Whatever umask the service was started with.
+        os.fchmod(self.fileno(), 0o660)
 
     @staticmethod
     def _open(path, flags):
         return os.open(path, flags, 0o660)
 
     def close(self):
-        if not self.closed:
-            os.fsync(self.fileno())
-            files.sync(os.path.dirname(self.name))
-        super().close()
+        try:
+            if not self.closed:
+                self.flush()
+                os.fsync(self.fileno())
+                files.sync(os.path.dirname(self.name))
+        finally:
+            super().close()
 
 
 @interface.backupdriver
@@ -100,12 +105,17 @@ class LustreBackupDriver(posix.PosixBackupDriver):
 
     def __init__(self, context):
         self._share = self._configured_share()
-        self._client = _share_client(
-            CONF.lustre_backup_mount_point,
-            CONF.lustre_backup_mount_options,
-            CONF.lustre_backup_mount_attempts,
-            CONF.lustre_backup_mount_timeout,
-            tuple(CONF.lustre_backup_file_system_types))
+        try:
+            self._client = _share_client(
+                CONF.lustre_backup_mount_point,
+                CONF.lustre_backup_mount_options,
+                CONF.lustre_backup_mount_attempts,
+                CONF.lustre_backup_mount_timeout,
+                tuple(CONF.lustre_backup_file_system_types))
+        except lustre_brick.InvalidMountOptions as exc:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_backup_mount_options', value='%s (%s)' % (
+                    CONF.lustre_backup_mount_options, exc))
         super().__init__(context,
                          backup_path=self._client.mount_point(self._share))
 

@@ -573,11 +573,13 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         image_format, provisioning = self._wanted(volume)
         place = self._place_on(share)
         self._check_space(place, volume, volume.size * units.Gi)
-        volume.provider_location = share.name
         fill(images.VolumeImages(place, volume.name, image_format,
                                  provisioning),
              image_format, volume.size * units.Gi)
         self._note(volume, format=image_format, base_format=image_format)
+        # The manager saves this, with what else it has to save; until then
+        # the volume is found by its pool.
+        volume.provider_location = share.name
 
     def _copy(self, volume, source):
         if source.virtual_size > volume.size * units.Gi:
@@ -681,8 +683,12 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
             return volume.admin_metadata.get('base_format')
 
     def _note_active_format(self, volume, image_format):
-        """Note the active image's format, for those who read it there."""
-        self._note(volume, format=image_format)
+        """Note the active image's format, for those who read it there.
+
+        A volume that was made as qcow2 never has an image of another format.
+        """
+        if self._recorded_format(volume) != images.QCOW2:
+            self._note(volume, format=image_format)
 
     @staticmethod
     def _note(volume, **admin_metadata):
