@@ -517,7 +517,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         if image.virtual_size > volume.size * units.Gi:
             raise exception.InvalidVolume(reason=_(
                 "image %(image)s of volume %(id)s has %(bytes)s bytes, which "
-                "is more than the volume's %(size)s GiB") % {
+                "is more than the volume's %(size)s GiB; if an extension was "
+                "interrupted, repeat it") % {
                     'image': image.file, 'id': volume.id,
                     'bytes': image.virtual_size, 'size': volume.size})
 

@@ -20,8 +20,10 @@ import atexit
 import contextlib
 import hashlib
 import os
+import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 from unittest import mock
@@ -33,6 +35,7 @@ from cinder import context
 from cinder import objects
 from cinder.objects import fields
 import cinder.privsep
+from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.unit import test
 from cinder.tests.unit import utils as tests_utils
 from cinder.volume import configuration
@@ -130,6 +133,14 @@ class FileSystems:
         self.sandbox('fault', share_name.rpartition(':/')[2].split('/')[0],
                      *fault)
 
+    def heal(self, share_name):
+        """Clear all faults of a share's file system."""
+        self.fault(share_name, 'clear')
+        # Some faults unmount the file system everywhere.
+        for root, path in self.roots:
+            if not os.path.ismount(path):
+                run('mount', '-t', 'lustre', '-o', 'flock', root, path)
+
     def _mount(self, root):
         path = tempfile.mkdtemp(dir=self._directory)
         run('mount', '-t', 'lustre', '-o', 'flock', root, path)
@@ -191,6 +202,7 @@ class LustreTestCase(test.TestCase):
             CONF.set_override(name, value, group='lustre')
         self.addCleanup(self._unmount)
         driver.do_setup(self.context)
+        self.addCleanup(driver._client.close)
         driver.check_for_setup_error()
         driver.init_capabilities()
         return driver
@@ -212,12 +224,17 @@ class LustreTestCase(test.TestCase):
 
     def volume_record(self, size=1, share=0, status='creating', **fields_):
         specs = fields_.pop('specs', {})
-        fields_['volume_type_id'] = self.volume_type(**specs).id
+        if 'volume_type_id' not in fields_:
+            fields_['volume_type_id'] = self.volume_type(**specs).id
+        return tests_utils.create_volume(
+            self.context, size=size, status=status, host=self.host(share),
+            **fields_)
+
+    def host(self, share):
+        """What the scheduler notes when it has chosen a share."""
         pools = [pool['pool_name'] for pool in
                  self.driver.get_volume_stats()['pools']]
-        return tests_utils.create_volume(
-            self.context, size=size, status=status,
-            host='test@lustre#' + pools[share], **fields_)
+        return 'test@lustre#' + pools[share]
 
     def _created(self, volume, update):
         volume.update(update)
@@ -313,6 +330,31 @@ class LustreTestCase(test.TestCase):
             return self.content(volume)
         finally:
             self.delete(volume)
+
+    def as_nobody(self, work, *paths):
+        """Run ``work()`` in a process of a user without any rights.
+
+        :param paths: what is given to that user before, with the test's own
+            directories
+        """
+        for path in sys.executable, lustre.__file__:
+            if not stand_ins.readable_by_all(path):
+                self.skipTest('other users may not read %s' % path)
+        entry = pwd.getpwnam('nobody')
+        for path in (self.temp, os.path.dirname(self.temp),
+                     CONF.oslo_concurrency.lock_path, *paths):
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+        self.driver._client.close()
+        self.assertTrue(stand_ins.in_child(work, 'nobody'))
+
+    @staticmethod
+    def failure_of(function, *args):
+        """Return what a call fails with, whatever that is."""
+        try:
+            function(*args)
+        except Exception as exc:
+            return exc
+        raise AssertionError('%s has not failed' % function)
 
     # What is on the shares
 
