@@ -541,6 +541,23 @@ class SnapshotTestCase(QemuTestCase):
         self.assertEqual([NAME, OVERLAYS[0], NAME + '.info'], self.listing())
         self.assert_reads(1, 0, 0)
 
+    def test_what_was_merged_is_durable_before_the_overlay_goes(self):
+        self.make_chain(count=1)
+        calls, real_call = [], self.lustre.call
+
+        def call(share, function, *args, timeout):
+            calls.append((function.__name__, args[0]))
+            return real_call(share, function, *args, timeout=timeout)
+
+        with mock.patch.object(lustre_guard.Guard, 'call', mock.Mock(
+                side_effect=call)):
+            self.images.drop_overlay(IDS[0])
+        order = [calls.index(done) for done in (
+            ('run', 'qemu-img'), ('sync', self.path(NAME)),
+            ('replace', self.path(NAME + '.info')),
+            ('remove', [self.path(OVERLAYS[0])]))]
+        self.assertEqual(sorted(order), order)
+
     def test_revert(self):
         self.make_chain()
         self.write(9)
