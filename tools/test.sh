@@ -68,7 +68,8 @@ apt_install() {
 set_up() {
     "$python" -c 'import ensurepip' 2>/dev/null ||
         apt_install python3-venv || return
-    mkdir -p "$home" || return
+    # tox would make its directory readable by root alone.
+    mkdir -p "$home/tox" && chmod 755 "$home/tox" || return
 
     local venv=$home/venv-test
     # Whether both start shows whether an earlier installation was finished.
