@@ -1,0 +1,262 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Make the demo's Python environment, then run the demo in it.
+
+Runs with the system's Python and nothing but its standard library. Nothing
+is installed again unless what is asked for has changed.
+"""
+
+import fcntl
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import procs
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
+LOCK = '/run/cinder-lustre-demo.lock'
+# What the driver's wheel is not made of. A change there installs nothing.
+NOT_IN_WHEEL = {'build', 'dist', 'doc', 'releasenotes', 'sandbox', 'tools'}
+
+
+def fail(message):
+    sys.exit('demo.sh: ' + message)
+
+
+class Progress:
+    """One line that moves on a terminal, a line now and then elsewhere."""
+
+    EVERY = 15
+
+    def __init__(self, title):
+        self.title = title
+        self.started = time.monotonic()
+        self.said = self.started
+        self.terminal = sys.stdout.isatty()
+        print(title, end='' if self.terminal else '\n', flush=True)
+
+    def update(self, line):
+        now = time.monotonic()
+        if self.terminal:
+            width = max(20, shutil.get_terminal_size().columns - 12)
+            text = '%s: %s' % (self.title, line.strip())
+            print('\r\033[K%3d s  %s' % (now - self.started, text[:width]),
+                  end='', flush=True)
+        elif now - self.said >= self.EVERY:
+            self.said = now
+            print('  %3d s: %.100s' % (now - self.started, line.strip()),
+                  flush=True)
+
+    def done(self):
+        took = time.monotonic() - self.started
+        start = '\r\033[K' + self.title if self.terminal else '  done'
+        print('%s (%.0f s)' % (start, took), flush=True)
+
+
+def follow(child, log, progress, limit):
+    """Show the last line of a command's log until it ends."""
+    last = ''
+    position = 0
+    until = time.monotonic() + limit
+    while child.poll() is None:
+        time.sleep(0.2)
+        log.seek(position)
+        last = (log.read().strip().splitlines() or [last])[-1]
+        position = log.tell()
+        progress.update(last)
+        if time.monotonic() > until:
+            fail('%s: not done after %d s' % (progress.title, limit))
+
+
+def run_with_progress(title, command, home, limit):
+    """Run a long command; show that it moves, and on failure what it said."""
+    progress = Progress(title)
+    with tempfile.TemporaryFile('w+', errors='replace') as log:
+        # Its output goes to a file, not to a pipe: what is read here is only
+        # for show, and must not be able to hold the command up.
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True, env=procs.marked_environment(home))
+        try:
+            follow(child, log, progress, limit)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        log.seek(0)
+        output = log.read().splitlines()
+    if child.returncode:
+        print('\n'.join(output[-30:]), file=sys.stderr)
+        fail('%s: exit %d' % (title, child.returncode))
+    progress.done()
+
+
+def check_home(home):
+    """Refuse a directory that the services could not live in."""
+    # It is written into sudoers and into command lines.
+    if not re.fullmatch(r'(/[A-Za-z0-9_.-]+)+', str(home)):
+        fail('CINDER_LUSTRE_HOME=%s: wanted an absolute path of letters, '
+             'digits, "_", "." and "-"' % home)
+    home.mkdir(parents=True, exist_ok=True)
+    for directory in [home, *home.parents]:
+        if not directory.stat().st_mode & 0o001:
+            fail('CINDER_LUSTRE_HOME=%s: the service user cannot pass through '
+                 '%s (mode %o)' % (home, directory,
+                                   directory.stat().st_mode & 0o7777))
+
+
+def take_lock(stop):
+    """Be the only demo on this machine, until main.py ends.
+
+    Not one in each directory: the sudoers file and the names of the
+    sandbox's file systems are the machine's.
+    """
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode().strip()
+        if not stop or not holder.isdigit():
+            fail('a demo is running (process %s); wait for it, or end it with '
+                 'tools/demo.sh --stop' % holder)
+        wait_for_holder(lock, int(holder))
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b'%d\n' % os.getpid(), 0)
+    # Kept over the exec of main.py, which has the same process id.
+    os.set_inheritable(lock, True)
+    return lock
+
+
+def wait_for_holder(lock, holder):
+    """Ask the running demo to stop, and wait until it has."""
+    print('Stopping the demo that runs as process %d' % holder, flush=True)
+    os.kill(holder, signal.SIGTERM)
+    for _ in range(600):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.1)
+    fail('process %d did not end' % holder)
+
+
+def digest(paths, root):
+    """One checksum over the names and the contents of these files."""
+    total = hashlib.sha256(sys.version.encode())
+    for path in sorted(paths):
+        total.update(str(path.relative_to(root)).encode() + b'\0')
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def make_environment(home):
+    """The virtual environment with Cinder, Glance and the clients."""
+    venv = home / 'venv-demo'
+    wanted = digest([HERE / 'requirements.txt', HERE / 'constraints.txt'],
+                    HERE)
+    stamp = venv / 'requirements.stamp'
+    if stamp.exists() and stamp.read_text() == wanted:
+        return venv
+    # Half an environment is not worth mending; pip's cache makes it cheap.
+    shutil.rmtree(venv, ignore_errors=True)
+    run_with_progress('Making a virtual environment in %s' % venv,
+                      [sys.executable, '-m', 'venv', str(venv)], home, 120)
+    run_with_progress(
+        'Installing Cinder, Glance and the clients',
+        [venv / 'bin/pip', 'install', '--disable-pip-version-check',
+         '--progress-bar', 'off', '-r', HERE / 'requirements.txt',
+         '-c', HERE / 'constraints.txt'], home, 1800)
+    stamp.write_text(wanted)
+    return venv
+
+
+def wheel_sources():
+    """The files the driver's wheel is made of."""
+    found = []
+    for top in REPOSITORY.iterdir():
+        if top.name.startswith('.') or top.name in NOT_IN_WHEEL:
+            continue
+        inside = [top] if top.is_file() else top.rglob('*')
+        found += [path for path in inside if path.is_file()
+                  and '__pycache__' not in path.parts
+                  and not any(part.endswith('.egg-info')
+                              for part in path.parts)]
+    return found
+
+
+def install_driver(home, venv):
+    """Install the drivers from this tree, as a wheel, if it has changed."""
+    sources = wheel_sources()
+    wanted = digest(sources, REPOSITORY)
+    stamp = venv / 'driver.stamp'
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    stamp.unlink(missing_ok=True)
+    # Built from a copy: building leaves files behind in the tree, and they
+    # would be root's.
+    with tempfile.TemporaryDirectory(dir=home) as copy:
+        for path in sources:
+            target = pathlib.Path(copy, path.relative_to(REPOSITORY))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+        run_with_progress(
+            'Installing the Lustre drivers from %s' % REPOSITORY,
+            # The copy has no history for pbr to tell a version from.
+            ['env', 'PBR_VERSION=0.0.1.dev0', venv / 'bin/pip', 'install',
+             '--disable-pip-version-check', '--no-deps', '--no-index',
+             '--no-build-isolation', '--force-reinstall', copy], home, 300)
+    # What the wheel asks for must be there already: a driver that changed
+    # the versions of the service it is added to would show here.
+    run_with_progress('Checking the environment',
+                      [venv / 'bin/pip', 'check'], home, 60)
+    stamp.write_text(wanted)
+
+
+def main():
+    home = pathlib.Path(os.environ.get('CINDER_LUSTRE_HOME')
+                        or '/opt/cinder-lustre')
+    stop = '--stop' in sys.argv[1:]
+    if sys.version_info < (3, 11):
+        fail('needs Python 3.11 or later')
+    check_home(home)
+    os.chdir(home)
+    # So that what a long command holds is given up when we are told to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo.sh: stopped'))
+    os.umask(0o022)
+    lock = take_lock(stop)
+    # An installer that outlived a killed run would still be writing there.
+    procs.end(procs.leftovers(home))
+    # Stopping needs nothing that would have to be installed first.
+    python = sys.executable
+    if not stop:
+        venv = make_environment(home)
+        install_driver(home, venv)
+        python = str(venv / 'bin/python')
+    os.environ['CINDER_LUSTRE_HOME'] = str(home)
+    os.execv(python, [python, '-B', str(HERE / 'main.py'),
+                      '--lock-fd', str(lock), *sys.argv[1:]])
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail('stopped')

@@ -1,0 +1,131 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""A compute host, as far as a volume's content goes.
+
+Volumes are reached as an instance would reach them: attach through Cinder's
+API, mount the share that the answer names as stock Nova mounts it, and open
+the file with the format the answer names. Nothing is looked up behind
+Cinder's back.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import tempfile
+
+import cloud
+import content
+import procs
+import share
+
+
+class Disk:
+    """An attached volume's virtual disk."""
+
+    def __init__(self, host, connection):
+        self.host = host
+        self.type = connection['driver_volume_type']
+        self.export = connection['export']
+        self.options = connection['options']
+        self.format = connection['format']
+        self.name = connection['name']
+        self.path = host.mounted(self.export, self.options) / self.name
+
+    def info(self):
+        """What qemu-img says of the file, told its format."""
+        return json.loads(procs.run(
+            'qemu-img', 'info', '-f', self.format, '--output=json', self.path,
+            user=self.host.user))
+
+    def size(self):
+        return self.info()['virtual-size']
+
+    def allocated(self):
+        """How much of the share the file takes."""
+        return os.stat(self.path).st_blocks * 512
+
+    def write(self, offset, data):
+        """Write as a guest would: through the image's format."""
+        with tempfile.NamedTemporaryFile(dir=self.host.tmp) as source:
+            source.write(data)
+            source.flush()
+            os.fchmod(source.fileno(), 0o644)
+            procs.run('qemu-io', '-f', self.format, '-c',
+                      'write -q -s %s %d %d' % (source.name, offset,
+                                                len(data)),
+                      '-c', 'flush', self.path, user=self.host.user)
+
+    def checksum(self):
+        """The checksum of the whole virtual disk."""
+        with self.host.scratch() as copy:
+            # Through a raw file with holes, which takes no time to read.
+            procs.run('qemu-img', 'convert', '-f', self.format, '-O', 'raw',
+                      self.path, copy, user=self.host.user, limit=120)
+            return content.file_checksum(copy)
+
+
+class Host:
+    """Where volumes are attached; files are opened as the service's user."""
+
+    def __init__(self, layout, user):
+        self.layout = layout
+        self.user = user
+        self.tmp = layout.tmp
+
+    def mounted(self, export, options):
+        """Where an export is mounted, as stock Nova would mount it."""
+        name = hashlib.sha256(export.encode()).hexdigest()[:16]
+        path = self.layout.client_mounts / name
+        if not os.path.ismount(path):
+            path.mkdir(parents=True, exist_ok=True)
+            # Nova's own words: the type it knows, then the options it was
+            # given. The last -t wins.
+            share.mount(export, path, ['-t', 'nfs', *shlex.split(options)])
+        return path
+
+    @contextlib.contextmanager
+    def attached(self, api, volume):
+        """Attach a volume; gives its disk."""
+        attachment = api.attach(volume)
+        try:
+            connection = attachment['connection_info']
+            if connection.get('driver_volume_type') != 'nfs':
+                raise cloud.Unexpected(
+                    "stock Nova knows no volume type %r" %
+                    connection.get('driver_volume_type'))
+            yield Disk(self, connection)
+        finally:
+            api.detach(volume, attachment)
+
+    @contextlib.contextmanager
+    def scratch(self, suffix='.raw'):
+        """The name of a file that is gone afterwards."""
+        handle, name = tempfile.mkstemp(suffix, dir=self.tmp)
+        os.fchown(handle, self.user.pw_uid, self.user.pw_gid)
+        os.close(handle)
+        try:
+            yield pathlib.Path(name)
+        finally:
+            pathlib.Path(name).unlink(missing_ok=True)
+
+    def image_checksum(self, path, image_format):
+        """The checksum and size of the disk in an image file."""
+        info = json.loads(procs.run('qemu-img', 'info', '-f', image_format,
+                                    '--output=json', path))
+        with self.scratch() as copy:
+            procs.run('qemu-img', 'convert', '-f', image_format, '-O', 'raw',
+                      path, copy, limit=120)
+            return content.file_checksum(copy), info['virtual-size']
