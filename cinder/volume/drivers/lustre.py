@@ -525,12 +525,10 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
     def _refuse_byte_copy(self, volume, image):
         if (volume.status not in _ATTACHED_BY_NOVA
                 and image.format != images.RAW):
+            # A backup keeps some 130 characters of this.
             raise exception.InvalidVolume(reason=_(
-                "volume %(id)s is kept in a qcow2 image (%(image)s), whose "
-                "bytes are not the volume's: only volumes that are raw and "
-                "have no snapshots can be backed up, restored to and migrated "
-                "by copying (volume types with lustre:format=raw)") % {
-                    'id': volume.id, 'image': image.file})
+                "only raw volumes (lustre:format=raw) without snapshots can "
+                "be copied byte by byte, and %s is qcow2") % volume.id)
 
     # What the base class asks of us while Nova helps
 
