@@ -58,6 +58,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 
 from oslo_concurrency import processutils
 from oslo_log import log as logging
@@ -88,6 +89,16 @@ _ACTIVE = 'active'
 
 def _preallocation(space):
     return () if space == 'off' else ('-o', 'preallocation=' + space)
+
+
+def check_qemu_img():
+    """Make sure that qemu-img is there.
+
+    :raises VolumeDriverException: it isn't
+    """
+    if not shutil.which('qemu-img'):
+        raise exception.VolumeDriverException(message=_(
+            "qemu-img is not installed (qemu-utils)"))
 
 
 class InvalidImage(exception.VolumeDriverException):

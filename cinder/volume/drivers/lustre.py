@@ -21,7 +21,6 @@ once, and :func:`cinder.coordination.synchronized` sorts them.
 """
 
 import functools
-import shutil
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -170,9 +169,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         A share that can't be mounted is no reason not to start: its pool is
         down, the others work.
         """
-        if not shutil.which('qemu-img'):
-            raise exception.VolumeDriverException(message=_(
-                "qemu-img is not installed (qemu-utils)"))
+        images.check_qemu_img()
 
     def _configured_shares(self):
         option, lines = self._share_lines()
@@ -642,10 +639,13 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         """
         if not volume.provider_location:
             return self._place_on(self._share_of_host(volume))
-        share = lustre_brick.Share.parse(
-            volume.provider_location.replace(' ', '\\040'))
+        share = self._share_named(volume.provider_location)
         return self._place_on(self._share_of_pool(
             capacity.pool_name(share), volume))
+
+    @staticmethod
+    def _share_named(name):
+        return lustre_brick.Share.parse(name.replace(' ', '\\040'))
 
     def _share_of_host(self, volume):
         return self._share_of_pool(
@@ -668,7 +668,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         return self._place(volume).directory
 
     def _get_mount_point_for_share(self, path):
-        return self._client.mount_point(lustre_brick.Share.parse(path))
+        return self._client.mount_point(self._share_named(path))
 
     def _refuse_attached(self, volume, what):
         if self._is_volume_attached(volume):

@@ -220,7 +220,8 @@ class GuardTestCase(base.TestCase):
     def test_an_idle_child_that_died_is_not_used(self):
         pid = self.call(guarded_calls.pid)
         os.kill(pid, signal.SIGKILL)
-        _wait_for(lambda: _state(pid) == 'Z')
+        # Its state is Z as soon as the first of its threads has ended.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.assertNotEqual(pid, self.call(guarded_calls.pid))
 
     # Children
