@@ -41,8 +41,10 @@ snapshot
     overlay nobody knows, which a repetition replaces.
 delete a snapshot
     Commit its overlay into the image below; let the overlay above point to
-    that image; write the record; remove the overlay. The overlay is kept
-    intact by the commit, so all images read the same until it is gone.
+    that image or, where there is none above, write the record with that image
+    as active; remove the overlay; write the record without the snapshot. The
+    overlay is kept intact by the commit, so all images read the same until it
+    is gone, and the record names it until then.
 revert
     Fill ``.new`` as an empty overlay of what is below the active image; rename
     it over the active image.
@@ -387,8 +389,9 @@ class VolumeImages:
                 self._merge(above, image, below)
                 if above is None:
                     record[_ACTIVE] = below.file
-        self.write_record(record)
+                    self.write_record({**record, snapshot_id: overlay})
         self._remove_leftover(overlay)
+        self.write_record(record)
 
     def revert(self, snapshot_id):
         """Go back to the newest snapshot of a volume.

@@ -620,6 +620,24 @@ class SnapshotTestCase(QemuTestCase):
             deleted=IDS[which])
         self.assertNotIn(OVERLAYS[which], self.listing())
 
+    def test_an_interrupted_deletion_of_an_overlay_with_another_s_name(self):
+        # Nova has merged the overlay of the first snapshot into that of the
+        # second one, which was deleted.
+        self.make_chain(count=1)
+        os.rename(self.path(OVERLAYS[0]), self.path(OVERLAYS[1]))
+        record = {'active': OVERLAYS[1], IDS[0]: OVERLAYS[1]}
+        self.images.write_record(record)
+        for count in range(1000):
+            try:
+                with self.broken_after(count):
+                    self.images.drop_overlay(IDS[0])
+                break
+            except lustre_brick.ShareUnavailable:
+                pass
+        self.assertGreater(count, 2)
+        self.assertEqual([NAME, NAME + '.info'], self.listing())
+        self.assertEqual({'active': NAME}, self.images.record())
+
     def test_an_interrupted_snapshot(self):
         self._test_interrupted(
             lambda: self.images.add_overlay(str(uuid.UUID(int=5))), 9, 2, 3)
