@@ -27,6 +27,7 @@ from oslo_log import log as logging
 from oslo_utils import units
 
 from cinder import coordination
+from cinder.db import api as db
 from cinder import exception
 from cinder.i18n import _
 from cinder.image import image_utils
@@ -691,7 +692,12 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     @staticmethod
     def _note(volume, **admin_metadata):
+        """Add to a volume's admin metadata.
+
+        Only this: Volume.save() would also put back what the object has had
+        since the operation began, and an attachment may have changed it.
+        """
         with volume.obj_as_admin():
-            volume.admin_metadata = dict(volume.admin_metadata or {},
-                                         **admin_metadata)
-            volume.save()
+            volume.admin_metadata = db.volume_admin_metadata_update(
+                volume._context, volume.id, admin_metadata, False)
+            volume.obj_reset_changes(['admin_metadata'])

@@ -26,6 +26,7 @@ import time
 
 import ddt
 
+from cinder.db import api as db
 from cinder.lustre import files
 from cinder import objects
 from cinder.tests.functional.lustre import base
@@ -33,7 +34,8 @@ from cinder.tests.functional.lustre import stand_ins
 from os_brick.remotefs import lustre as lustre_brick
 from os_brick.remotefs import lustre_child
 
-STEPS = [(lustre_brick.ShareClient, 'call'), (objects.Volume, 'save')]
+STEPS = [(lustre_brick.ShareClient, 'call'),
+         (db, 'volume_admin_metadata_update')]
 
 KINDS = (('thin', 'qcow2'), ('thick', 'raw'))
 

@@ -892,6 +892,19 @@ class LustreDriverTestCase(test.TestCase):
                           volume)
         self.assertEqual([volume.name], self.listing())
 
+    def test_snapshot_leaves_the_admin_metadata_of_others_alone(self):
+        volume = self.create('thin', 'raw')
+        snapshot = self.snapshot_record(volume)
+        self.assertEqual('raw', snapshot.volume.admin_metadata['format'])
+        # Meanwhile the volume is made read-only.
+        db.volume_admin_metadata_update(self.context, volume.id,
+                                        {'readonly': 'True'}, False)
+        self.driver.create_snapshot(snapshot)
+        snapshot.volume.save()
+        self.assertEqual(
+            {'format': 'qcow2', 'base_format': 'raw', 'readonly': 'True'},
+            db.volume_admin_metadata_get(self.context, volume.id))
+
     def test_delete_snapshot_that_was_never_made(self):
         volume = self.create('thin', 'raw')
         self.driver.delete_snapshot(self.snapshot_record(volume))
