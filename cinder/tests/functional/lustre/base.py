@@ -28,6 +28,7 @@ import tempfile
 import unittest
 from unittest import mock
 import uuid
+import warnings
 
 from oslo_config import cfg
 
@@ -163,6 +164,8 @@ class LustreTestCase(test.TestCase):
         if os.geteuid():
             raise unittest.SkipTest('mounting needs root')
         super().setUp()
+        # Cinder's own, at each load of a volume.
+        warnings.filterwarnings('ignore', message='Passing item_cls')
         # What is reported must not be waited for: no time is mocked away.
         mock.patch.stopall()
         self.file_systems = FileSystems.get()

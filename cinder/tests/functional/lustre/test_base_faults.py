@@ -522,7 +522,7 @@ class BaseFaultTest(Scenarios, base.LustreTestCase):
         error = self.assertRaises(
             exception.InvalidVolume, self.driver.initialize_connection,
             volume, {})
-        self.assertIn(volume.name, str(error))
+        self.assertIn(volume.id, str(error))
         self.assertIn('lustre:format=raw', str(error))
 
     def test_fault_k_kill_while_reverting(self):

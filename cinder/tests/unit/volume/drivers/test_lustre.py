@@ -25,6 +25,7 @@ import shutil
 import types
 from unittest import mock
 import uuid
+import warnings
 
 import ddt
 import fixtures
@@ -153,6 +154,8 @@ class LustreDriverTestCase(test.TestCase):
 
     def setUp(self):
         super().setUp()
+        # Cinder's own, at each load of a volume.
+        warnings.filterwarnings('ignore', message='Passing item_cls')
         self.useFixture(fixtures.MockPatchObject(units, 'Gi', GIB))
         self.lustre = self.useFixture(fakes.FakeLustre())
         self.useFixture(fixtures.MockPatchObject(lustre, 'privileged',
