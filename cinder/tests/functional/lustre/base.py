@@ -33,10 +33,9 @@ import warnings
 from oslo_config import cfg
 
 from cinder import context
-from cinder import objects
-from cinder.objects import fields
 import cinder.privsep
 from cinder.tests.functional.lustre import stand_ins
+from cinder.tests.unit.lustre import records
 from cinder.tests.unit import test
 from cinder.tests.unit import utils as tests_utils
 from cinder.volume import configuration
@@ -155,7 +154,7 @@ class FileSystems:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-class LustreTestCase(test.TestCase):
+class LustreTestCase(records.RecordsMixin, test.TestCase):
     """Tests of the driver with two shares."""
 
     MOCK_TOOZ = False
@@ -239,12 +238,6 @@ class LustreTestCase(test.TestCase):
                  self.driver.get_volume_stats()['pools']]
         return 'test@lustre#' + pools[share]
 
-    def _created(self, volume, update):
-        volume.update(update)
-        volume.status = 'available'
-        volume.save()
-        return objects.Volume.get_by_id(self.context, volume.id)
-
     def create(self, size=1, **fields_):
         """Create a volume of so many GiB."""
         volume = self.volume_record(size, **fields_)
@@ -259,19 +252,6 @@ class LustreTestCase(test.TestCase):
         volume = self.volume_record(size or snapshot.volume_size, **fields_)
         return self._created(volume, self.driver.create_volume_from_snapshot(
             volume, snapshot))
-
-    def snapshot_record(self, volume):
-        snapshot = tests_utils.create_snapshot(
-            self.context, volume.id, status=fields.SnapshotStatus.CREATING)
-        return objects.Snapshot.get_by_id(self.context, snapshot.id)
-
-    def snapshot(self, volume):
-        """Take a snapshot."""
-        snapshot = self.snapshot_record(volume)
-        self.driver.create_snapshot(snapshot)
-        snapshot.status = fields.SnapshotStatus.AVAILABLE
-        snapshot.save()
-        return objects.Snapshot.get_by_id(self.context, snapshot.id)
 
     def delete_snapshot(self, snapshot):
         self.driver.delete_snapshot(snapshot)

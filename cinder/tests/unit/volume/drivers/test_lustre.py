@@ -45,6 +45,7 @@ import cinder.privsep
 from cinder.scheduler import host_manager
 from cinder.tests.unit import fake_constants
 from cinder.tests.unit.lustre import fakes
+from cinder.tests.unit.lustre import records
 from cinder.tests.unit import test
 from cinder.tests.unit import utils as tests_utils
 from cinder.volume import configuration
@@ -150,7 +151,7 @@ class FakeImageService:
 
 
 @ddt.ddt
-class LustreDriverTestCase(test.TestCase):
+class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
 
     def setUp(self):
         super().setUp()
@@ -207,24 +208,6 @@ class LustreDriverTestCase(test.TestCase):
         """Create a volume, by the driver too."""
         volume = self.record(*args, **kwargs)
         return self._created(volume, self.driver.create_volume(volume))
-
-    def _created(self, volume, update):
-        volume.update(update)
-        volume.status = 'available'
-        volume.save()
-        return objects.Volume.get_by_id(self.context, volume.id)
-
-    def snapshot_record(self, volume, status='creating'):
-        snapshot = tests_utils.create_snapshot(self.context, volume.id,
-                                               status=status)
-        return objects.Snapshot.get_by_id(self.context, snapshot.id)
-
-    def snapshot(self, volume):
-        snapshot = self.snapshot_record(volume)
-        self.driver.create_snapshot(snapshot)
-        snapshot.status = fields.SnapshotStatus.AVAILABLE
-        snapshot.save()
-        return objects.Snapshot.get_by_id(self.context, snapshot.id)
 
     def attach(self, volume):
         """Attach a volume to a new server."""
