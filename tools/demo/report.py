@@ -52,38 +52,34 @@ class Report:
         """Show that something is going on; gives a function that says more."""
         started = time.monotonic()
         if self.console:
-            with self.console.status(title) as status:
-                done = threading.Event()
-                more = ['']
-                ticker = threading.Thread(
-                    target=self._tick, args=(status, title, more, started,
-                                             done), daemon=True)
-                ticker.start()
-                try:
-                    yield lambda text: more.__setitem__(0, text)
-                finally:
-                    done.set()
-                    ticker.join()
+            with self.console.status(title) as status, \
+                    self._beside(self._tick, status, title, started) as say:
+                yield say
         else:
-            done = threading.Event()
-            more = ['']
-            ticker = threading.Thread(
-                target=self._remind, args=(title, more, started, done),
-                daemon=True)
-            ticker.start()
-            try:
-                yield lambda text: more.__setitem__(0, text)
-            finally:
-                done.set()
-                ticker.join()
+            with self._beside(self._remind, title, started) as say:
+                yield say
 
-    def _tick(self, status, title, more, started, done):
+    @contextlib.contextmanager
+    def _beside(self, show, *arguments):
+        """Run a method in a thread; gives a function that sets its text."""
+        done = threading.Event()
+        more = ['']
+        thread = threading.Thread(target=show, args=(*arguments, more, done),
+                                  daemon=True)
+        thread.start()
+        try:
+            yield lambda text: more.__setitem__(0, text)
+        finally:
+            done.set()
+            thread.join()
+
+    def _tick(self, status, title, started, more, done):
         while not done.wait(0.5):
             status.update('%s %s[%.0f s]' % (
                 title, more[0] and '(%s) ' % more[0],
                 time.monotonic() - started))
 
-    def _remind(self, title, more, started, done):
+    def _remind(self, title, started, more, done):
         while not done.wait(self.EVERY):
             print('         ... %s%s, %.0f s so far' % (
                 title, more[0] and ' (%s)' % more[0],
