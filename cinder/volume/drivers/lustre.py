@@ -20,7 +20,7 @@ distributed lock of each volume it touches. Methods that need two take both at
 once, and :func:`cinder.coordination.synchronized` sorts them.
 """
 
-import functools
+import os
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -278,8 +278,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
         :returns: the share it is on, for the database
         """
-        self._make(volume, lambda files_of, image_format, size:
-                   files_of.create(image_format, size))
+        self._make(volume, images.VolumeImages.create)
         return {'provider_location': volume.provider_location}
 
     @coordination.synchronized('{self.driver_prefix}-{volume.id}',
@@ -333,7 +332,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def local_path(self, volume):
         """Return the path of the file with the volume's own name."""
-        return self._local_volume_dir(volume) + '/' + volume.name
+        return os.path.join(self._local_volume_dir(volume), volume.name)
 
     # Images
 
@@ -543,13 +542,12 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         self._place_at(path).call(files.remove, [path])
 
     def _images_at(self, info_path):
-        directory_and_name = info_path[:-len('.info')]
-        return images.VolumeImages(self._place_at(info_path),
-                                   directory_and_name.rpartition('/')[2],
-                                   None, images.THIN)
+        name = os.path.basename(info_path).removesuffix('.info')
+        return images.VolumeImages(self._place_at(info_path), name, None,
+                                   images.THIN)
 
     def _place_at(self, path):
-        directory = path.rpartition('/')[0]
+        directory = os.path.dirname(path)
         for share in self._shares.values():
             if self._client.mount_point(share) == directory:
                 return self._place_on(share)
@@ -584,11 +582,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
                 "volume %(id)s of %(size)s GiB is smaller than its source of "
                 "%(bytes)s bytes") % {'id': volume.id, 'size': volume.size,
                                       'bytes': source.virtual_size})
-        self._make(volume, functools.partial(self._copy_image, source))
-
-    @staticmethod
-    def _copy_image(source, volume_images, image_format, size):
-        volume_images.copy(source, image_format, size)
+        self._make(volume, lambda volume_images, image_format, size:
+                   volume_images.copy(source, image_format, size))
 
     def _check_space(self, place, volume, needed):
         """Refuse a thick volume that doesn't fit, before a byte is written."""
