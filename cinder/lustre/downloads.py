@@ -13,22 +13,29 @@
 """Images from the image service, as local files that are safe to convert."""
 
 import contextlib
+import os
+
+from oslo_utils import strutils
 
 from cinder import exception
 from cinder.i18n import _
 from cinder.image import accelerator
 from cinder.image import image_utils
+from cinder.lustre import encryption
+from cinder.lustre import images
 
 # Partition images, which QEMU has no name for.
 _AMAZON = ('ami', 'ari', 'aki')
 
 
 @contextlib.contextmanager
-def image(context, image_service, image_id, size):
+def image(context, image_service, image_id, size, key=None):
     """Fetch an image, check it, and remove it afterwards.
 
     :param size: of the volume it must fit into, in GiB
-    :returns: a context with path, format and virtual size in bytes
+    :param key: of that volume; of an encrypted image, too, since Cinder has
+        copied the image's key for the volume
+    :returns: a context with the :class:`cinder.lustre.images.Image`
     :raises ImageUnacceptable: it is not what it says, or needs other files
     """
     meta = image_service.show(context, image_id)
@@ -42,7 +49,7 @@ def image(context, image_service, image_id, size):
                               None)
         if meta.get('container_format') == 'compressed':
             _decompress(path, image_id)
-        yield path, *_checked(path, meta, image_id, size)
+        yield _checked(path, meta, image_id, size, key)
 
 
 def _decompress(path, image_id):
@@ -56,8 +63,7 @@ def _decompress(path, image_id):
     accelerator.ImageAccel(path, path).decompress_img(run_as_root=False)
 
 
-def _checked(path, meta, image_id, size):
-    """Return format and virtual size of a file that holds an image."""
+def _checked(path, meta, image_id, size, key):
     disk_format = image_utils.fixup_disk_format(meta['disk_format'])
     if disk_format in _AMAZON:
         disk_format = 'raw'
@@ -72,5 +78,14 @@ def _checked(path, meta, image_id, size):
     image_utils.check_image_format(path, src_format=disk_format,
                                    image_id=image_id, data=data,
                                    run_as_root=False)
-    image_utils.check_virtual_size(data.virtual_size, size, image_id)
-    return disk_format, data.virtual_size
+    image_key, virtual_size = None, data.virtual_size
+    if key and meta.get('cinder_encryption_key_id'):
+        if not strutils.bool_from_string(data.encrypted):
+            raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+                "it has an encryption key, but it is not LUKS (version 1)"))
+        image_key, disk_format = key, encryption.LUKS
+    elif disk_format == images.RAW:
+        # That of LUKS is less than what there is to copy.
+        virtual_size = os.path.getsize(path)
+    image_utils.check_virtual_size(virtual_size, size, image_id)
+    return images.Image(path, disk_format, virtual_size, image_key)

@@ -25,10 +25,14 @@ which makes it durable first. A crash leaves the old file or the new one.
 import contextlib
 import ctypes
 import errno
+import fcntl
+import json
 import mmap
 import os
 import re
+import stat
 import struct
+import sys
 
 _QCOW2_MAGIC = b'QFI\xfb'
 # docs/interop/qcow2.txt of QEMU: bit 0 dirty, 1 corrupt, 2 external data
@@ -41,6 +45,8 @@ _LONGEST_BACKING_NAME = 1023
 _LARGEST_CLUSTER = 2 << 20
 
 _ZEROS = 1 << 20
+
+_UUID = '[0-9a-fA-F-]{36}'
 
 
 def create(path, mode):
@@ -264,7 +270,7 @@ def _recorded_format(image, name, base_format):
 
 def belongs(image, name):
     """Tell whether a file name is one of a volume's images."""
-    return re.fullmatch(re.escape(name) + r'(\.[0-9a-fA-F-]{36})?', image)
+    return re.fullmatch(re.escape(name) + r'(\.%s)?' % _UUID, image)
 
 
 def _qcow2_header(path):
@@ -311,3 +317,102 @@ def _backing_format(f, start, end):
             return f.read(length).decode()
         f.seek(-length % 8 + length, os.SEEK_CUR)
     return None
+
+
+# Files that are to become volumes
+
+# All that a format is known by is in the first part of a file; the
+# descriptor of a vmdk and the headers of a vhdx are the farthest.
+_START = 2 << 20
+
+
+def names(directory, most):
+    """Name the files of a directory, in order, as many as asked for."""
+    with os.scandir(directory) as entries:
+        found = sorted(entry.name for entry in entries
+                       if entry.is_file(follow_symlinks=False))
+    return found[:most]
+
+
+def start_of(directory, name):
+    """Return the first bytes of a file that nobody else has.
+
+    :raises ValueError: it is none, or is in use
+    """
+    path = os.path.join(directory, name)
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError('it is no file')
+        if status.st_uid != os.geteuid():
+            raise ValueError('it belongs to user %d, not to the one that runs '
+                             'Cinder (%d)' % (status.st_uid, os.geteuid()))
+        if status.st_nlink > 1:
+            raise ValueError('it has another name too (a hard link)')
+        if _is_open_in_qemu(fd):
+            raise ValueError('it is open in QEMU')
+        return os.pread(fd, _START, 0)
+    finally:
+        os.close(fd)
+
+
+def _is_open_in_qemu(fd):
+    """Ask for the locks by which QEMU keeps others from an image.
+
+    A byte from 100 on is locked for each thing it does, from 200 on for each
+    it does not want others to do (RAW_LOCK_PERM_BASE in its file-posix.c).
+    """
+    everything = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 100, 200,
+                             0)
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, everything)
+    return struct.unpack('hhqqi4x', answer)[0] != fcntl.F_UNLCK
+
+
+def check_plain(start):
+    """Make sure that a qcow2 image has nothing that volumes can't have.
+
+    :param start: its first bytes
+    :raises ValueError: it has
+    """
+    if struct.unpack('>I', start[32:36])[0]:
+        raise ValueError('it is encrypted')
+    if struct.unpack('>I', start[60:64])[0]:
+        raise ValueError('it has internal snapshots')
+
+
+def rename(path, new, mode):
+    """Give a file another name and this mode, durably.
+
+    :raises FileExistsError: there is a file of that name
+    """
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.chmod(path, mode)
+    os.rename(path, new)
+    _sync_directory(new)
+
+
+def is_auxiliary(name):
+    """Tell whether a file is part of a volume, but not its first image."""
+    return re.search(r'\.(info|new|info\.new|' + _UUID + ')$', name)
+
+
+def recorded_snapshots(directory, most):
+    """List the snapshots in the records of a directory.
+
+    :param most: how many records are read
+    :returns: a list of (volume name, snapshot ID, overlay's file name)
+    """
+    records = [name for name in names(directory, sys.maxsize)
+               if name.endswith('.info')]
+    found = []
+    for name in records[:most]:
+        try:
+            record = json.loads(read(os.path.join(directory, name)))
+            found += [(name.removesuffix('.info'), key, file)
+                      for key, file in record.items() if key != 'active']
+        except (TypeError, ValueError, AttributeError):
+            # Gone meanwhile, or damaged: that volume's own operations say so.
+            continue
+    return found

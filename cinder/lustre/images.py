@@ -48,12 +48,21 @@ delete a snapshot
 revert
     Fill ``.new`` as an empty overlay of what is below the active image; rename
     it over the active image.
+adopt
+    Grow a file that was no volume's; rename it. (No record.)
+release
+    Rename the one image to the volume's name, unless it has it; remove the
+    record.
 delete
     Remove the chain from its base up, and the record last: it leads a
     repetition to what is left.
 
-This is the only module that runs qemu-img. Every image it is given has its
-format named.
+This is the only module that runs qemu-img. It names the format of every image,
+and opens an image with all below it as recorded: as a ``json:`` block node,
+where the header's own idea of a backing file is not followed.
+
+An encrypted volume has LUKS in each of its qcow2 images, all with the volume's
+one key. qemu-img reads it from a file in memory.
 """
 
 import contextlib
@@ -69,6 +78,7 @@ from oslo_utils import units
 
 from cinder import exception
 from cinder.i18n import _
+from cinder.lustre import encryption
 from cinder.lustre import files
 from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_guard
@@ -87,6 +97,12 @@ PROVISIONING = (THIN, THICK)
 _SLOWEST_COPY = 8 * units.Mi
 
 _ACTIVE = 'active'
+
+# QEMU measures how fast it is before it makes a LUKS header, and gives up
+# where the kernel counts too coarsely for that (its crypto/pbkdf.c): mostly
+# another attempt works.
+_NOT_MEASURED = 'Unable to get accurate CPU usage'
+_MEASUREMENTS = 10
 
 
 def _preallocation(space):
@@ -113,17 +129,43 @@ class Image:
     """An image of a chain.
 
     :ivar path: where it is
-    :ivar format: raw or qcow2, as recorded
+    :ivar format: raw or qcow2, as recorded; one that is imported may have
+        another format that QEMU knows
     :ivar virtual_size: bytes that a guest sees
+    :ivar key: the :class:`cinder.lustre.encryption.Key` it is encrypted with,
+        or None
+    :ivar backing: the image below, or None
     """
 
     path: str
     format: str
     virtual_size: int
+    key: encryption.Key = None
+    backing: 'Image' = None
 
     @property
     def file(self):
         return os.path.basename(self.path)
+
+    @property
+    def alone(self):
+        """This image without the ones below."""
+        return dataclasses.replace(self, backing=None)
+
+    @property
+    def node(self):
+        """How QEMU is to open it: its blockdev options."""
+        node = {'driver': self.format,
+                'file': {'driver': 'file', 'filename': self.path}}
+        if self.key:
+            node.update(self.key.to_open(self.format))
+        if self.backing:
+            node['backing'] = self.backing.node
+        return node
+
+    def __str__(self):
+        """What qemu-img takes for a file name."""
+        return 'json:' + json.dumps(self.node)
 
 
 class Place:
@@ -157,15 +199,23 @@ class Place:
         return self._client.call(self.share, function, *args,
                                  timeout=self._timeout(copied))
 
-    def qemu_img(self, *args, copied=0):
+    def qemu_img(self, subcommand, *args, keys=(), copied=0):
         """Run qemu-img.
 
+        :param keys: those of the images, None for each that has none
         :param copied: bytes that it may have to write
         :raises ProcessExecutionError: it failed
         """
-        command = ('qemu-img',) + args
-        code, output, error = self.call(lustre_child.run, *command,
-                                        copied=copied)
+        keys = {key.id: key for key in keys if key}.values()
+        secrets = {key.file: key.passphrase for key in keys}
+        command = ('qemu-img', subcommand, '-q',
+                   *(arg for key in keys for arg in key.as_object),
+                   *map(str, args))
+        for _attempt in range(_MEASUREMENTS):
+            code, output, error = self.call(lustre_child.run_with_secrets,
+                                            secrets, *command, copied=copied)
+            if not code or _NOT_MEASURED not in error:
+                break
         if code:
             raise processutils.ProcessExecutionError(
                 stdout=output, stderr=error, exit_code=code,
@@ -210,13 +260,16 @@ class VolumeImages:
     :param base_format: the recorded format of the file of that name; None if
         there is none yet
     :param provisioning: thin or thick
+    :param key: the :class:`cinder.lustre.encryption.Key` of an encrypted
+        volume
     """
 
-    def __init__(self, place, name, base_format, provisioning):
+    def __init__(self, place, name, base_format, provisioning, key=None):
         self._place = place
         self._name = name
         self._base_format = base_format
         self._provisioning = provisioning
+        self._key = key
 
     # What there is
 
@@ -268,6 +321,27 @@ class VolumeImages:
         except ValueError as exc:
             raise self._invalid(os.path.basename(path), exc)
 
+    def recorded_id(self, file):
+        """Return the ID under which a snapshot's overlay is recorded.
+
+        :param file: the overlay's name
+        :raises InvalidImage: it is in no record
+        """
+        for snapshot_id, overlay in self.record().items():
+            if overlay == file and snapshot_id != _ACTIVE:
+                return snapshot_id
+        raise self._invalid(file, _("it is no overlay of %s") % self._name)
+
+    def record_as(self, old_id, snapshot_id):
+        """Record a snapshot under another ID; its overlay keeps its name."""
+        record = self.record()
+        record[snapshot_id] = record.pop(old_id)
+        self.write_record(record)
+
+    def snapshot_ids(self):
+        """Return the IDs of all snapshots that the record knows."""
+        return [key for key in self.record() if key != _ACTIVE]
+
     def _checked_record(self, record):
         if not isinstance(record, dict) or record and _ACTIVE not in record:
             raise ValueError(_("it names no active image"))
@@ -299,27 +373,36 @@ class VolumeImages:
         :param source: the :class:`Image`, with all below it
         :param size: bytes, at least the source's
         """
-        self._copy(source, image_format, size, ('-T', 'none'))
+        with self._made(self._path()) as new:
+            self._convert(source, new, image_format, size, ('-T', 'none'))
 
-    def import_image(self, path, file_format, virtual_size, image_format,
-                     size):
-        """Make the volume's image again, with the content of a local file.
+    def import_image(self, source, image_format, size):
+        """Fill the volume with the content of a local file.
 
-        :param path: a file that needs no other file, known to be in
-            ``file_format``
-        :param virtual_size: of that file, in bytes
+        Snapshots keep what they have: the volume's active image is replaced.
+
+        :param source: the file as an :class:`Image` that needs no other file
         :param size: of the volume, in bytes
         """
-        self._copy(Image(path, file_format, virtual_size), image_format, size,
-                   ())
+        record = self.record()
+        active = self._active(record)
+        with self._made(self._join(active)) as new:
+            if active == self._name:
+                self._convert(source, new, image_format, size)
+            else:
+                self._convert_onto(self._below(active), source, new, size)
 
     def export(self, path, file_format):
-        """Write what a guest sees to a local file."""
+        """Write what a guest sees to a local file.
+
+        :param file_format: one that QEMU knows; luks for an encrypted volume,
+            whose content does not leave the share in the clear
+        """
         source = self.active()
         self._place.qemu_img(
-            'convert', '-q', '-f', source.format, '-O', file_format,
-            '-T', 'none', source.path, path,
-            copied=source.virtual_size)
+            'convert', '-O', file_format, *self._encrypted(file_format),
+            '-T', 'none', source, path,
+            keys=[self._key], copied=source.virtual_size)
 
     def grow(self, size):
         """Give the active image a larger size in bytes.
@@ -329,11 +412,8 @@ class VolumeImages:
         image = self.active()
         if image.format == RAW:
             self._grow_raw(image.path, size)
-        elif image.file == self._name:
-            self._grow_qcow2(image.path, size)
         else:
-            self._place.qemu_img('resize', '-q', '-f', QCOW2, image.path,
-                                 str(size))
+            self._grow_qcow2(image, size)
 
     def complete(self, size, refill=False):
         """Give a raw image its full size again, and its space.
@@ -409,6 +489,34 @@ class VolumeImages:
         with self._made(self._join(overlay)) as new:
             self._make_overlay(new, backing)
 
+    # Giving and taking
+
+    def adopt_as(self, name, size):
+        """Make the only image of a file that is no volume yet one's first.
+
+        :param name: the volume's
+        :param size: the volume's, in bytes
+        """
+        self.grow(size)
+        self._place.call(files.rename, self._path(), self._join(name),
+                         self._place.mode)
+
+    def release(self):
+        """Leave the volume's data in the file of its name, and no other.
+
+        :raises InvalidVolume: they are in more than one file
+        """
+        image, *below = self.chain()
+        if below:
+            raise exception.InvalidVolume(reason=_(
+                "%(volume)s has snapshots that Cinder does not manage; manage "
+                "and delete them first") % {'volume': self._name})
+        if image.file != self._name:
+            self._place.call(files.rename, image.path, self._path(),
+                             self._place.mode)
+        self._remove_all(self._name + '.new', self._name + '.info.new',
+                         self._name + '.info')
+
     # Removal
 
     def remove(self):
@@ -417,11 +525,9 @@ class VolumeImages:
         self._claim(self._known_files(record))
         links = self._place.call(files.links, self._place.directory,
                                  self._name, self._active(record))
-        self._place.call(files.remove, [
-            self._join(name) for name in (
-                self._name + '.new', self._name + '.info.new',
-                *reversed(links), *self._known_files(record),
-                self._name + '.info')])
+        self._remove_all(self._name + '.new', self._name + '.info.new',
+                         *reversed(links), *self._known_files(record),
+                         self._name + '.info')
 
     # How it is done
 
@@ -444,25 +550,42 @@ class VolumeImages:
             LOG.warning('%(path)s is left behind until the volume is '
                         'deleted: %(exc)s', {'path': path, 'exc': exc})
 
-    def _copy(self, source, image_format, size, cache):
-        order = ('-W',) if image_format == RAW else ()
-        with self._made(self._path()) as new:
-            self._with_space(image_format, lambda space: self._place.qemu_img(
-                'convert', '-q', '-f', source.format, '-O', image_format,
-                *_preallocation(space), *cache, '-t', 'none', '-m', '16',
-                *order, source.path, new, copied=source.virtual_size))
-            if image_format == RAW:
-                self._grow_raw(new, size)
-            elif source.virtual_size < size:
-                self._grow_qcow2(new, size)
-
     def _format(self, path, image_format, size):
         if image_format == RAW:
             self._grow_raw(path, size)
         else:
             self._with_space(QCOW2, lambda space: self._place.qemu_img(
-                'create', '-q', '-f', QCOW2, *_preallocation(space), path,
-                str(size), copied=size))
+                'create', '-f', QCOW2, *self._encrypted(QCOW2),
+                *_preallocation(space), path, size,
+                keys=[self._key], copied=size))
+
+    def _convert(self, source, path, image_format, size, cache=()):
+        """Fill a file with a copy of an image, as large or larger."""
+        order = ('-W',) if image_format == RAW else ()
+        self._with_space(image_format, lambda space: self._place.qemu_img(
+            'convert', '-O', image_format, *self._encrypted(image_format),
+            *_preallocation(space), *cache, '-t', 'none', '-m', '16', *order,
+            source, path,
+            keys=[source.key, self._key], copied=source.virtual_size))
+        if image_format == RAW:
+            self._grow_raw(path, size)
+        elif source.virtual_size < size:
+            self._grow_qcow2(self._image(path, QCOW2, source.virtual_size),
+                             size)
+
+    def _convert_onto(self, backing, source, path, size):
+        """Fill a file with an overlay that holds all of another image.
+
+        Made as large as that image, so that all of it is written, zeros too,
+        and then grown, which hides the rest of what is below with zeros.
+        """
+        overlay = self._image(path, QCOW2, source.virtual_size, backing)
+        self._make_overlay(path, backing, overlay.virtual_size)
+        self._place.qemu_img(
+            'convert', '-n', '-O', QCOW2, '-t', 'none', '-m', '16',
+            source, overlay,
+            keys=[source.key, self._key], copied=source.virtual_size)
+        self._place.qemu_img('resize', overlay, size, keys=[self._key])
 
     def _grow_raw(self, path, size):
         try:
@@ -477,10 +600,16 @@ class VolumeImages:
         if self._provisioning == THICK:
             self._place.call(files.allocate, path, copied=size)
 
-    def _grow_qcow2(self, path, size):
-        self._with_space(QCOW2, lambda space: self._place.qemu_img(
-            'resize', '-q', '-f', QCOW2, '--preallocation=' + space, path,
-            str(size), copied=size))
+    def _grow_qcow2(self, image, size):
+        def resize(space):
+            self._place.qemu_img('resize', '--preallocation=' + space, image,
+                                 size, keys=[self._key], copied=size)
+
+        if image.backing:
+            # An overlay takes space as it is written to.
+            resize('off')
+        else:
+            self._with_space(QCOW2, resize)
 
     def _with_space(self, image_format, run):
         """Run qemu-img such that a thick qcow2 image gets all its space.
@@ -497,28 +626,40 @@ class VolumeImages:
                 raise
             run('full')
 
-    def _make_overlay(self, path, backing):
+    def _make_overlay(self, path, backing, size=None):
         # -u: what backing is, is known; it isn't opened, which would fail
         # for a file of the hypervisor's user.
         self._place.qemu_img(
-            'create', '-q', '-f', QCOW2, '-u', '-b', backing.file,
-            '-F', backing.format, path, str(backing.virtual_size))
+            'create', '-f', QCOW2, *self._encrypted(QCOW2),
+            '-u', '-b', backing.file, '-F', backing.format, path,
+            backing.virtual_size if size is None else size,
+            keys=[self._key])
 
     def _merge(self, above, overlay, below):
         """Commit an overlay into the image below, and take it out."""
-        self._place.qemu_img('commit', '-q', '-f', QCOW2, '-d', overlay.path,
+        self._place.qemu_img('commit', '-d', overlay, keys=[self._key],
                              copied=overlay.virtual_size)
         if below.format == RAW:
             self._allocate(below.path, overlay.virtual_size)
         self._place.call(files.sync, below.path)
         if above:
-            self._place.qemu_img('rebase', '-q', '-f', QCOW2, '-u',
-                                 '-b', below.file, '-F', below.format,
-                                 above.path)
+            self._place.qemu_img('rebase', '-u', '-b', below.file,
+                                 '-F', below.format, above.alone,
+                                 keys=[self._key])
+
+    def _encrypted(self, image_format):
+        """Options for qemu-img to encrypt what it makes."""
+        return self._key.to_create(image_format) if self._key else ()
+
+    def _image(self, path, image_format, virtual_size, backing=None):
+        return Image(path, image_format, virtual_size, self._key, backing)
 
     def _remove_leftover(self, name):
         if name not in [image.file for image in self.chain()]:
-            self._place.call(files.remove, [self._join(name)])
+            self._remove_all(name)
+
+    def _remove_all(self, *names):
+        self._place.call(files.remove, [self._join(name) for name in names])
 
     def _claim(self, names):
         paths = [self._join(name) for name in names]
@@ -559,8 +700,11 @@ class VolumeImages:
             raise self._invalid(image, _("%s is missing") % exc.filename)
         except ValueError as exc:
             raise self._invalid(image, exc)
-        return [Image(self._join(name), image_format, virtual_size)
-                for name, image_format, virtual_size in chain]
+        images = [None]
+        for name, image_format, virtual_size in reversed(chain):
+            images.append(self._image(self._join(name), image_format,
+                                      virtual_size, images[-1]))
+        return images[:0:-1]
 
     def _invalid(self, image, reason):
         return InvalidImage(image=image, share=self._place.share,

@@ -79,7 +79,34 @@ def run(*argv):
 
     :returns: exit code, standard output, standard error (str)
     """
+    return run_with_secrets({}, *argv)
+
+
+def run_with_secrets(secrets, *argv):
+    """Run a command that reads secrets from files.
+
+    The files are in memory, and nobody else has them open.
+
+    :param secrets: what is in the files (bytes), by the names that the
+        arguments call them
+    :returns: exit code, standard output, standard error (str)
+    """
+    with contextlib.ExitStack() as stack:
+        paths = {}
+        for name, content in secrets.items():
+            fd = os.memfd_create('secret')
+            stack.callback(os.close, fd)
+            os.write(fd, content)
+            paths[name] = fd
+        for name, fd in paths.items():
+            argv = [arg.replace(name, '/proc/self/fd/%d' % fd)
+                    for arg in argv]
+        return _run(argv, paths.values())
+
+
+def _run(argv, pass_fds):
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
+                          pass_fds=pass_fds,
                           env={'PATH': os.environ.get('PATH', os.defpath)
                                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'})
     return (done.returncode, done.stdout.decode(errors='replace'),

@@ -26,16 +26,21 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import units
 
+from cinder import context as cinder_context
 from cinder import coordination
 from cinder.db import api as db
 from cinder import exception
 from cinder.i18n import _
 from cinder.image import image_utils
 from cinder import interface
+from cinder.lustre import adoption
 from cinder.lustre import capacity
 from cinder.lustre import downloads
+from cinder.lustre import encryption
 from cinder.lustre import files
+from cinder.lustre import groups
 from cinder.lustre import images
+from cinder import objects
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
 from cinder.volume.drivers import remotefs
@@ -109,8 +114,15 @@ def volume_locked(method):
         method)
 
 
+def snapshot_locked(method):
+    """Hold the lock of the volume of the argument ``snapshot``."""
+    return coordination.synchronized(
+        '{self.driver_prefix}-{snapshot.volume.id}')(method)
+
+
 @interface.volumedriver
-class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
+class LustreDriver(groups.GroupsMixin,
+                   remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
     Version history:
@@ -241,6 +253,7 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
             'thick_provisioning_support': True,
             'online_extend_support': True,
             'multiattach': False,
+            'consistent_group_snapshot_enabled': True,
             'QoS_support': False,
             **space,
         }
@@ -288,24 +301,26 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         self._validate_state(snapshot.status,
                              ['available', 'backing-up', 'restoring'],
                              'snapshot', exception.InvalidSnapshot)
-        source = self._images(snapshot.volume).snapshot(snapshot.id)
-        self._copy(volume, source)
+        self._from_snapshot(volume, snapshot)
         return {'provider_location': volume.provider_location}
 
     @coordination.synchronized('{self.driver_prefix}-{volume.id}',
                                '{self.driver_prefix}-{src_vref.id}')
     def create_cloned_volume(self, volume, src_vref):
         """Make a volume, as large or larger, with another volume's data."""
-        self._refuse_attached(src_vref, _('clone'))
-        source = self._images(src_vref)
-        source.claim()
-        self._copy(volume, source.active())
+        self._clone(volume, src_vref)
         return {'provider_location': volume.provider_location}
 
     @volume_locked
     def delete_volume(self, volume):
-        """Remove all files of a volume; fails if the share isn't there."""
-        self._images(volume).remove()
+        """Remove all files of a volume; fails if the share isn't there.
+
+        :raises VolumeIsBusy: it has snapshots that Cinder does not manage
+        """
+        volume_images = self._images(volume)
+        if not all(map(self._is_managed, volume_images.snapshot_ids())):
+            raise exception.VolumeIsBusy(volume_name=volume.name)
+        volume_images.remove()
 
     @volume_locked
     def extend_volume(self, volume, size_gb):
@@ -344,14 +359,17 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         The file keeps the format that was recorded when it was made.
         """
         volume_images = self._images(volume)
-        if volume_images.record().get('active', volume.name) != volume.name:
-            raise exception.ImageCopyFailure(reason=_(
-                "volume %s has snapshots; delete them first") % volume.id)
-        with downloads.image(context, image_service, image_id,
-                             volume.size) as (path, file_format, size):
-            volume_images.import_image(path, file_format, size,
-                                       self._recorded_format(volume),
+        volume_images.claim()
+        with downloads.image(context, image_service, image_id, volume.size,
+                             encryption.Key.of(volume)) as source:
+            volume_images.import_image(source, self._recorded_format(volume),
                                        volume.size * units.Gi)
+
+    def copy_image_to_encrypted_volume(self, context, volume, image_service,
+                                       image_id, disable_sparse=False):
+        """Fill an encrypted volume from an image that isn't encrypted."""
+        self.copy_image_to_volume(context, volume, image_service, image_id,
+                                  disable_sparse)
 
     @volume_locked
     def copy_volume_to_image(self, context, volume, image_service,
@@ -363,9 +381,11 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         disk_format = image_meta['disk_format']
         image_utils.check_image_conversion_disable(
             disk_format, images.RAW, image_meta['id'], upload=True)
+        # What Cinder calls a raw image of an encrypted volume is LUKS.
+        file_format = (encryption.LUKS if volume.encryption_key_id
+                       else image_utils.fixup_disk_format(disk_format))
         with image_utils.temporary_file(prefix='lustre_upload_') as path:
-            volume_images.export(path,
-                                 image_utils.fixup_disk_format(disk_format))
+            volume_images.export(path, file_format)
             volume_utils.upload_volume(context, image_service, image_meta,
                                        path, volume, run_as_root=False,
                                        volume_format=disk_format)
@@ -445,6 +465,85 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         volume_images = self._images(volume)
         volume_images.claim()
         volume_images.revert(snapshot.id)
+
+    # Volumes and snapshots that Cinder doesn't know
+
+    def manage_existing_get_size(self, volume, existing_ref):
+        """Return the size of a file that is to become a volume, in GiB.
+
+        :raises ManageExistingInvalidReference: it can't become one
+        """
+        return adoption.gibibytes(
+            self._candidate(volume, existing_ref).active().virtual_size)
+
+    @volume_locked
+    def manage_existing(self, volume, existing_ref):
+        """Make a file of a share into a volume, without a copy.
+
+        :raises ManageExistingInvalidReference: it can't become one
+        :raises ManageExistingVolumeTypeMismatch: the volume's type asks for
+            another format
+        """
+        found = self._candidate(volume, existing_ref)
+        image = found.active()
+        specs = self._extra_specs(volume)
+        if specs.get('lustre:format', image.format) != image.format:
+            raise exception.ManageExistingVolumeTypeMismatch(reason=_(
+                "the file is %(is)s, and extra spec lustre:format is "
+                "%(spec)s") % {'is': image.format,
+                               'spec': specs['lustre:format']})
+        found.adopt_as(volume.name, units.Gi * adoption.gibibytes(
+            image.virtual_size))
+        self._note(volume, format=image.format, base_format=image.format)
+        return {'provider_location': self._share_of_host(volume).name}
+
+    def get_manageable_volumes(self, cinder_volumes, marker, limit, offset,
+                               sort_keys, sort_dirs):
+        """List the files of all shares that are there."""
+        managed = {volume.name: volume for volume in cinder_volumes}
+        return volume_utils.paginate_entries_list(
+            [entry for place in self._places_there()
+             for entry in adoption.volumes(place, managed)],
+            marker, limit, offset, sort_keys, sort_dirs)
+
+    @volume_locked
+    def unmanage(self, volume):
+        """Leave a volume's data in the file of its name.
+
+        :raises InvalidVolume: it has snapshots that Cinder does not manage
+        """
+        volume_images = self._images(volume)
+        volume_images.claim()
+        volume_images.release()
+
+    def manage_existing_snapshot_get_size(self, snapshot, existing_ref):
+        """Return the size of a snapshot that Cinder doesn't know, in GiB."""
+        volume_images = self._images(snapshot.volume)
+        image = volume_images.snapshot(
+            self._unknown_id(volume_images, existing_ref))
+        return adoption.gibibytes(image.virtual_size)
+
+    @snapshot_locked
+    def manage_existing_snapshot(self, snapshot, existing_ref):
+        """Give Cinder a snapshot that is in a volume's chain.
+
+        :raises ManageExistingInvalidReference: there is none of that name
+        """
+        volume_images = self._images(snapshot.volume)
+        volume_images.record_as(
+            self._unknown_id(volume_images, existing_ref), snapshot.id)
+
+    def unmanage_snapshot(self, snapshot):
+        """Leave a snapshot in its volume's chain."""
+
+    def get_manageable_snapshots(self, cinder_snapshots, marker, limit,
+                                 offset, sort_keys, sort_dirs):
+        """List the snapshots in all records of shares that are there."""
+        known = {snapshot.id: snapshot for snapshot in cinder_snapshots}
+        return volume_utils.paginate_entries_list(
+            [entry for place in self._places_there()
+             for entry in adoption.snapshots(place, known)],
+            marker, limit, offset, sort_keys, sort_dirs)
 
     # Attaching
 
@@ -561,15 +660,12 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
         :param fill: called with the volume's images, format and bytes
         """
-        if volume.encryption_key_id:
-            raise exception.VolumeDriverException(message=_(
-                "Volume %s: encryption is not supported yet") % volume.id)
         share = self._share_of_host(volume)
         image_format, provisioning = self._wanted(volume)
         place = self._place_on(share)
         self._check_space(place, volume, volume.size * units.Gi)
         fill(images.VolumeImages(place, volume.name, image_format,
-                                 provisioning),
+                                 provisioning, encryption.Key.of(volume)),
              image_format, volume.size * units.Gi)
         self._note(volume, format=image_format, base_format=image_format)
         # The manager saves this, with what else it has to save; until then
@@ -585,6 +681,57 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         self._make(volume, lambda volume_images, image_format, size:
                    volume_images.copy(source, image_format, size))
 
+    def _clone(self, volume, source):
+        self._refuse_attached(source, _('clone'))
+        source_images = self._images(source)
+        source_images.claim()
+        self._copy(volume, source_images.active())
+
+    def _from_snapshot(self, volume, snapshot):
+        self._copy(volume,
+                   self._images(snapshot.volume).snapshot(snapshot.id))
+
+    def _candidate(self, volume, reference):
+        """Return the images of a file that is to become a volume."""
+        place = self._place_on(self._share_of_host(volume))
+        place.available()
+        share, file, image_format = adoption.split(reference)
+        if share not in (None, place.share.name):
+            raise exception.ManageExistingInvalidReference(
+                existing_ref=reference, reason=_(
+                    "the host names share %s") % place.share)
+        return adoption.candidate(place, reference, file, image_format,
+                                  self._wanted(volume)[1])
+
+    def _unknown_id(self, volume_images, reference):
+        try:
+            snapshot_id = volume_images.recorded_id(
+                reference.get('source-name'))
+        except images.InvalidImage as exc:
+            raise exception.ManageExistingInvalidReference(
+                existing_ref=reference, reason=exc.msg)
+        if self._is_managed(snapshot_id):
+            raise exception.ManageExistingInvalidReference(
+                existing_ref=reference, reason=_("Cinder manages it already"))
+        return snapshot_id
+
+    @staticmethod
+    def _is_managed(snapshot_id):
+        return objects.Snapshot.exists(cinder_context.get_admin_context(),
+                                       snapshot_id)
+
+    def _places_there(self):
+        """Yield the shares that are mounted."""
+        for share in self._shares.values():
+            place = self._place_on(share)
+            try:
+                place.available()
+            except lustre_brick.ShareUnavailable as exc:
+                LOG.warning('Files on %(share)s are not listed: %(exc)s',
+                            {'share': share, 'exc': exc})
+            else:
+                yield place
+
     def _check_space(self, place, volume, needed):
         """Refuse a thick volume that doesn't fit, before a byte is written."""
         available = place.available()
@@ -597,11 +744,11 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
 
     def _wanted(self, volume):
         """Return format and provisioning that a volume's type asks for."""
-        volume_type = volume.volume_type
-        specs = volume_type.extra_specs or {} if volume_type else {}
+        specs = self._extra_specs(volume)
         provisioning = specs.get('provisioning:type',
                                  self.configuration.nas_volume_prov_type)
-        default = (images.QCOW2 if provisioning == images.THIN
+        encrypted = bool(volume.encryption_key_id)
+        default = (images.QCOW2 if encrypted or provisioning == images.THIN
                    else images.RAW)
         image_format = specs.get('lustre:format', default)
         for spec, value, valid in (
@@ -611,9 +758,18 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
                 raise exception.InvalidVolumeType(reason=_(
                     "extra spec %(spec)s of volume type %(type)s is "
                     "'%(value)s', not %(valid)s") % {
-                        'spec': spec, 'type': volume_type.name,
+                        'spec': spec, 'type': volume.volume_type.name,
                         'value': value, 'valid': ' or '.join(valid)})
+        if encrypted and image_format != images.QCOW2:
+            raise exception.InvalidVolumeType(reason=_(
+                "volume type %s asks for encryption, which needs "
+                "lustre:format=qcow2") % volume.volume_type.name)
         return image_format, provisioning
+
+    @staticmethod
+    def _extra_specs(volume):
+        volume_type = volume.volume_type
+        return volume_type.extra_specs or {} if volume_type else {}
 
     def _images(self, volume):
         """Return the volume's images, on a share that is really mounted.
@@ -624,7 +780,8 @@ class LustreDriver(remotefs.RemoteFSSnapDriverDistributed):
         place.available()
         return images.VolumeImages(place, volume.name,
                                    self._recorded_format(volume),
-                                   self._wanted(volume)[1])
+                                   self._wanted(volume)[1],
+                                   encryption.Key.of(volume))
 
     def _place(self, volume):
         """Find the share that a volume is on.

@@ -19,6 +19,7 @@ test has its own, and the file systems are kept for the whole process.
 import atexit
 import contextlib
 import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -30,10 +31,12 @@ from unittest import mock
 import uuid
 import warnings
 
+from castellan import key_manager
 from oslo_config import cfg
 
 from cinder import context
 import cinder.privsep
+from cinder.tests.functional.lustre import keys
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.unit.lustre import records
 from cinder.tests.unit import test
@@ -41,6 +44,7 @@ from cinder.tests.unit import utils as tests_utils
 from cinder.volume import configuration
 from cinder.volume.drivers import lustre
 from cinder.volume import volume_types
+from cinder.volume import volume_utils
 
 CONF = cfg.CONF
 
@@ -63,6 +67,12 @@ def run(*command, **kwargs):
         raise AssertionError('%s: exit %s\n%s%s' % (
             ' '.join(command), done.returncode, done.stdout, done.stderr))
     return done.stdout
+
+
+def backing_chain(path):
+    """Return what qemu-img knows of an image and of those below it."""
+    return json.loads(run('qemu-img', 'info', '-U', '--backing-chain',
+                          '--output', 'json', '-f', 'qcow2', path))
 
 
 def _digest(path):
@@ -275,6 +285,7 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
         connection = self.driver.initialize_connection(volume, {})['data']
         connection['path'] = os.path.join(self.directory(volume),
                                           connection['name'])
+        connection['key'] = self.passphrase(volume)
         yield connection
         self.driver.terminate_connection(volume, {})
         volume.status = before
@@ -285,22 +296,43 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
             self.qemu_io(connection, 'write -P %d %d %d' % (pattern, offset,
                                                             length))
 
-    @staticmethod
-    def qemu_io(connection, *commands):
+    @classmethod
+    def qemu_io(cls, connection, *commands):
         arguments = [a for command in commands for a in ('-c', command)]
-        return run('qemu-io', '-f', connection['format'], *arguments,
-                   connection['path'])
+        with cls.opened(connection) as options:
+            return run('qemu-io', *arguments, *options)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def opened(connection):
+        """Give the options that open an image, as a hypervisor has them."""
+        if not connection.get('key'):
+            yield '-f', connection['format'], connection['path']
+            return
+        with tempfile.NamedTemporaryFile() as secret:
+            secret.write(connection['key'])
+            secret.flush()
+            node = {'encrypt.key-secret': 'sec'}
+            for _image in range(1, len(backing_chain(connection['path']))):
+                node = {'encrypt.key-secret': 'sec', 'backing': node}
+            yield ('--object', 'secret,id=sec,file=' + secret.name,
+                   'json:' + json.dumps(
+                       {'driver': 'qcow2', 'file': {
+                           'driver': 'file',
+                           'filename': connection['path']}, **node}))
 
     def content(self, volume):
         """Return size and checksum of all that a guest sees."""
         with self.attached(volume) as connection:
             return self.image_content(connection['path'],
-                                      connection['format'])
+                                      connection['format'],
+                                      connection['key'])
 
-    def image_content(self, path, image_format):
+    def image_content(self, path, image_format, key=None):
         flat = os.path.join(self.temp, 'content-' + uuid.uuid4().hex)
-        run('qemu-img', 'convert', '-f', image_format, '-O', 'raw', path,
-            flat)
+        with self.opened({'path': path, 'format': image_format,
+                          'key': key}) as options:
+            run('qemu-img', 'convert', *options, '-O', 'raw', flat)
         try:
             return os.stat(flat).st_size, _digest(flat)
         finally:
@@ -313,6 +345,33 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
             return self.content(volume)
         finally:
             self.delete(volume)
+
+    # Encryption
+
+    def encrypted_type(self, **specs):
+        """Make a volume type with encryption; use a key for each volume."""
+        keys.use(self)
+        type_id = self.volume_type(**specs).id
+        tests_utils.create_encryption(
+            self.context, type_id, cipher='aes-xts-plain64', key_size=256,
+            provider='luks', control_location='front-end')
+        return type_id
+
+    def encrypted(self, **fields_):
+        """Make the record's fields of an encrypted volume with a new key."""
+        if 'volume_type_id' not in fields_:
+            fields_['volume_type_id'] = self.encrypted_type(
+                **fields_.pop('specs', {}))
+        key_id = volume_utils.create_encryption_key(
+            self.context, key_manager.API(CONF), fields_['volume_type_id'])
+        return dict(fields_, encryption_key_id=key_id)
+
+    def passphrase(self, volume):
+        if not volume.encryption_key_id:
+            return None
+        key = key_manager.API(CONF).get(self.context,
+                                        volume.encryption_key_id)
+        return key.get_encoded().hex().encode()
 
     def as_nobody(self, work, *paths):
         """Run ``work()`` in a process of a user without any rights.

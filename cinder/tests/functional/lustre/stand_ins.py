@@ -31,23 +31,32 @@ from cinder.db import api as db
 
 
 class ImageService:
-    """Keeps one image: a local file."""
+    """Keeps one image: a local file.
+
+    :param properties: of the image, as the service shows them
+    """
 
     temp_images = None
 
-    def __init__(self, path, disk_format):
+    def __init__(self, path, disk_format, **properties):
         self._path = path
         self._disk_format = disk_format
+        self._properties = properties
 
     def show(self, context, image_id):
         size = os.stat(self._path).st_size
         return {'id': image_id, 'name': image_id, 'status': 'active',
                 'disk_format': self._disk_format, 'container_format': 'bare',
-                'size': size, 'min_disk': 0, 'properties': {}}
+                'size': size, 'min_disk': 0, 'properties': {},
+                **self._properties}
 
     def download(self, context, image_id, data):
         with open(self._path, 'rb') as image:
             shutil.copyfileobj(image, data)
+
+    def update(self, context, image_id, metadata, data, **kwargs):
+        with open(self._path, 'wb') as image:
+            shutil.copyfileobj(data, image)
 
 
 class Nova:

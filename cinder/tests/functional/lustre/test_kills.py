@@ -312,7 +312,7 @@ class KillWithinTest(base.LustreTestCase):
             call = lustre_brick.ShareClient.call
 
             def watched(client, share, function, *args, **kwargs):
-                if (function is lustre_child.run and
+                if (function is lustre_child.run_with_secrets and
                         args[:2] == ('qemu-img', subcommand)):
                     if not os.fork():
                         time.sleep(seconds)

@@ -85,21 +85,18 @@ class DownloadTestCase(test.TestCase):
 
     @ddt.data('raw', 'ami', 'ari', 'aki')
     def test_raw(self, disk_format):
-        with self.image(CONTENT, disk_format=disk_format) as (
-                path, file_format, virtual_size):
-            self.assertEqual('raw', file_format)
-            # qemu-img counts in sectors.
-            self.assertEqual(-(-len(CONTENT) // 512) * 512, virtual_size)
-            with open(path, 'rb') as f:
+        with self.image(CONTENT, disk_format=disk_format) as image:
+            self.assertEqual('raw', image.format)
+            self.assertEqual(len(CONTENT), image.virtual_size)
+            with open(image.path, 'rb') as f:
                 self.assertEqual(CONTENT, f.read())
 
     @ddt.data('qcow2', 'vmdk', 'vdi', 'vhdx')
     def test_formats(self, disk_format):
         content = self.made('create', '-q', '-f', disk_format, '64M')
-        with self.image(content, disk_format=disk_format) as (
-                _path, file_format, virtual_size):
-            self.assertEqual(disk_format, file_format)
-            self.assertEqual(64 * fakes.MIB, virtual_size)
+        with self.image(content, disk_format=disk_format) as image:
+            self.assertEqual(disk_format, image.format)
+            self.assertEqual(64 * fakes.MIB, image.virtual_size)
 
     def test_larger_than_the_volume(self):
         content = self.made('create', '-q', '-f', 'qcow2', '3G')
@@ -129,8 +126,8 @@ class DownloadTestCase(test.TestCase):
     def test_compressed(self):
         self.override_config('allow_compression_on_image_upload', True)
         with self.image(gzip.compress(CONTENT),
-                        container_format='compressed') as (path, *_rest):
-            with open(path, 'rb') as f:
+                        container_format='compressed') as image:
+            with open(image.path, 'rb') as f:
                 self.assertEqual(CONTENT, f.read())
 
     def test_compressed_is_off(self):
@@ -154,8 +151,8 @@ class DownloadTestCase(test.TestCase):
             service.temp_images.temporary_images[None] = {
                 fake_constants.IMAGE_ID: fetched.name}
             with downloads.image(self.context, service,
-                                 fake_constants.IMAGE_ID, 1) as (path, *_r):
-                self.assertEqual(fetched.name, path)
+                                 fake_constants.IMAGE_ID, 1) as image:
+                self.assertEqual(fetched.name, image.path)
             self.assertTrue(os.path.exists(fetched.name))
 
     def test_download_fails(self):

@@ -209,13 +209,14 @@ class QemuTestCase(ImagesTestCase):
             fakes.skip_without(command)
         super().setUp()
         self.commands = []
-        real_run = lustre_child.run
+        real_run = lustre_child.run_with_secrets
 
-        def run(*argv):
+        def run_with_secrets(secrets, *argv):
             self.commands.append(argv)
-            return self.interfere(argv) or real_run(*argv)
+            return self.interfere(argv) or real_run(secrets, *argv)
 
-        self.useFixture(fixtures.MockPatchObject(lustre_child, 'run', run))
+        self.useFixture(fixtures.MockPatchObject(
+            lustre_child, 'run_with_secrets', run_with_secrets))
         self.addCleanup(self._check_commands)
 
     def interfere(self, argv):
@@ -225,7 +226,8 @@ class QemuTestCase(ImagesTestCase):
         """Invariant 1: every command names the format of every file."""
         for argv in self.commands:
             if argv[0] == 'qemu-img':
-                self.assertIn('-f', argv)
+                self.assertTrue('-f' in argv or any(
+                    arg.startswith('json:{"driver": "') for arg in argv))
                 self.assertEqual('-b' in argv, '-F' in argv, argv)
                 self.assertEqual('convert' in argv, '-O' in argv, argv)
 
@@ -371,21 +373,37 @@ class CreateTestCase(QemuTestCase):
             f.write(b'\1' * MIB + b'\2' * MIB)
         self.make(provisioning, image_format)
         self.write(7, 2)
-        self.images.import_image(source, 'raw', 2 * MIB, image_format,
-                                 self.SIZE)
+        self.images.import_image(images.Image(source, 'raw', 2 * MIB),
+                                 image_format, self.SIZE)
         self.assertEqual(image_format, self.images.active().format)
         self.assert_reads(1, 2, 0)
         if provisioning == 'thick':
             self.assertGreaterEqual(fakes.allocated(self.path(NAME)),
                                     self.SIZE)
 
+    def test_import_beside_snapshots(self):
+        source = os.path.join(self.temp, 'image')
+        with open(source, 'wb') as f:
+            f.write(bytes(MIB) + b'\2' * MIB)
+        self.make_chain()
+        self.write(7, 2)
+        before = [self.images.snapshot(key) for key in IDS]
+        self.images.import_image(images.Image(source, 'raw', 2 * MIB), 'raw',
+                                 self.SIZE)
+        self.assert_reads(0, 2, 0)
+        self.assertEqual(self.SIZE, self.images.active().virtual_size)
+        self.assertEqual(before, [self.images.snapshot(key) for key in IDS])
+        self.images.revert(IDS[-1])
+        self.assert_reads(1, 2, 3)
+
     def test_import_that_fails_leaves_the_old_one(self):
         self.make()
         self.write(7, 2)
         self.interfere = lambda argv: (1, '', 'Input/output error')
         self.assertRaises(processutils.ProcessExecutionError,
-                          self.images.import_image, '/nowhere', 'raw', MIB,
-                          'raw', self.SIZE)
+                          self.images.import_image,
+                          images.Image('/nowhere', 'raw', MIB), 'raw',
+                          self.SIZE)
         self.interfere = lambda argv: None
         self.assert_reads(0, 0, 7)
         self.assertEqual([NAME], self.listing())
@@ -546,14 +564,14 @@ class SnapshotTestCase(QemuTestCase):
         calls, real_call = [], self.lustre.call
 
         def call(share, function, *args, timeout):
-            calls.append((function.__name__, args[0]))
+            calls.append((function.__name__, args[0] or args[1]))
             return real_call(share, function, *args, timeout=timeout)
 
         with mock.patch.object(lustre_guard.Guard, 'call', mock.Mock(
                 side_effect=call)):
             self.images.drop_overlay(IDS[0])
         order = [calls.index(done) for done in (
-            ('run', 'qemu-img'), ('sync', self.path(NAME)),
+            ('run_with_secrets', 'qemu-img'), ('sync', self.path(NAME)),
             ('replace', self.path(NAME + '.info')),
             ('remove', [self.path(OVERLAYS[0])]))]
         self.assertEqual(sorted(order), order)

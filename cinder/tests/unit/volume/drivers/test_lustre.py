@@ -672,12 +672,12 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.driver.create_volume(volume)
         self.assertEqual([volume.name], self.listing())
 
-    def test_create_encrypted_is_refused(self):
+    def test_encrypted_raw_is_refused(self):
         volume = self.record('thin', 'raw', encryption_key_id=str(
             uuid.uuid4()))
-        error = self.assertRaises(exception.VolumeDriverException,
+        error = self.assertRaises(exception.InvalidVolumeType,
                                   self.driver.create_volume, volume)
-        self.assertIn('encryption', str(error))
+        self.assertIn('lustre:format=qcow2', str(error))
         self.assertEqual([], self.listing())
 
     @ddt.data(('sparse', 'raw', "provisioning:type", "'sparse', not thin or"),
@@ -1164,11 +1164,11 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
     def test_copy_image_to_volume_with_snapshots(self):
         volume = self.create('thin', 'raw')
         self.snapshot(volume)
-        error = self.assertRaises(
-            exception.ImageCopyFailure, self.driver.copy_image_to_volume,
+        self.driver.copy_image_to_volume(
             self.context, volume, FakeImageService(self._image('raw')),
             fake_constants.IMAGE_ID)
-        self.assertIn('snapshots', str(error))
+        self.assert_guest(volume)
+        self.assertEqual('qcow2', self.driver._images(volume).active().format)
 
     def _upload(self, volume, disk_format):
         service = FakeImageService()

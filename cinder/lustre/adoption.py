@@ -1,0 +1,185 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Files that Cinder doesn't know yet, and how they become volumes.
+
+A file is referred to as ``{'source-name': '<file>'}``, on the share that the
+volume's host names, or ``{'source-name': '<share>/<file>'}``. It lies in the
+share's own directory. Its format is qcow2 if it is one that a driver may open,
+and raw if it starts like nothing else. A reference with ``'format': 'raw'``
+says that a file is raw whatever it starts like.
+
+A volume's file is given back by forgetting it: it keeps its name, and can be
+adopted again.
+"""
+
+import io
+import math
+
+from oslo_utils.imageutils import format_inspector
+from oslo_utils import units
+
+from cinder import context
+from cinder import exception
+from cinder.i18n import _
+from cinder.lustre import files
+from cinder.lustre import images
+from cinder import objects
+from cinder.volume import volume_utils
+
+# What a disk holds that is raw for us.
+_PARTITIONED = ('raw', 'gpt')
+
+# How many files of a share are looked at for a list of what can be adopted.
+_MOST = 10000
+
+
+def split(reference):
+    """Take a reference apart.
+
+    :returns: the share's name or None, the file's name, its format or None
+    :raises ManageExistingInvalidReference: naming what is wrong
+    """
+    share, _slash, file = reference.get('source-name', '').rpartition('/')
+    image_format = reference.get('format')
+    if not file or not file.isprintable() or file in ('.', '..'):
+        raise _invalid(reference, _(
+            "source-name has to be the name of a file on the share, or "
+            "<share>/<file>"))
+    if image_format not in (None, *images.FORMATS):
+        raise _invalid(reference, _("format has to be raw or qcow2"))
+    if files.is_auxiliary(file):
+        raise _invalid(reference, _("it is part of a volume of Cinder's"))
+    known = volume_utils.extract_id_from_volume_name(file)
+    if known and _is_managed(known):
+        raise exception.ManageExistingAlreadyManaged(volume_ref=known)
+    return share or None, file, image_format
+
+
+def _is_managed(volume_id):
+    # A migrated volume keeps its file's name.
+    return (volume_utils.check_already_managed_volume(volume_id) or
+            objects.VolumeList.get_all(context.get_admin_context(),
+                                       filters={'_name_id': volume_id}))
+
+
+def candidate(place, reference, file, image_format, provisioning):
+    """Return the images of a file that may be adopted: of one image.
+
+    :param place: the :class:`cinder.lustre.images.Place` of its share
+    :raises ManageExistingInvalidReference: it may not, and why
+    """
+    try:
+        start = place.call(files.start_of, place.directory, file)
+        found = images.VolumeImages(
+            place, file, image_format or _format(start), provisioning)
+        if len(found.chain()) > 1:
+            raise ValueError(_("it has a backing file"))
+        if found.active().format == images.QCOW2:
+            files.check_plain(start)
+    except (OSError, ValueError, images.InvalidImage) as exc:
+        raise _invalid(reference, exc)
+    return found
+
+
+def _format(start):
+    """Tell the format of a file by its first bytes, if that is safe.
+
+    :raises ValueError: it isn't
+    """
+    inspector = format_inspector.InspectWrapper(io.BytesIO(start))
+    while inspector.read(units.Mi):
+        pass
+    inspector.close()
+    try:
+        names = {str(found) for found in inspector.formats}
+    except format_inspector.ImageFormatError:
+        names = {'more than one format'}
+    if names == {images.QCOW2}:
+        return images.QCOW2
+    others = names.difference(_PARTITIONED)
+    if others:
+        raise ValueError(_(
+            "it starts like %s; if it is a raw disk, say so by 'format': "
+            "'raw' in the reference") % ' and '.join(sorted(others)))
+    return images.RAW
+
+
+def gibibytes(size):
+    """Return the volume size in GiB that has room for so many bytes."""
+    return math.ceil(size / units.Gi)
+
+
+def volumes(place, managed):
+    """List the files of a share for the manager.
+
+    :param managed: IDs of the volumes of Cinder, by the names of their files
+    """
+    for name in place.call(files.names, place.directory, _MOST):
+        if files.is_auxiliary(name):
+            continue
+        entry = {'reference': {'source-name': '%s/%s' % (place.share, name)},
+                 'size': 0, 'safe_to_manage': False,
+                 'reason_not_safe': None, 'cinder_id': None,
+                 'extra_info': None}
+        if name in managed:
+            volume = managed[name]
+            entry.update(size=volume.size, cinder_id=volume.id,
+                         reason_not_safe='already managed')
+        else:
+            entry.update(_offer(place, entry['reference'], name))
+        yield entry
+
+
+def _offer(place, reference, file):
+    try:
+        split(reference)
+        found = candidate(place, reference, file, None, images.THIN).active()
+    except exception.CinderException as exc:
+        return {'reason_not_safe': exc.msg}
+    return {'size': gibibytes(found.virtual_size), 'safe_to_manage': True,
+            'extra_info': 'format: ' + found.format}
+
+
+def snapshots(place, managed):
+    """List the snapshots in the records of a share for the manager.
+
+    :param managed: the snapshots of Cinder, by their IDs
+    """
+    for name, snapshot_id, overlay in place.call(
+            files.recorded_snapshots, place.directory, _MOST):
+        entry = {'reference': {'source-name': overlay},
+                 'source_reference': {'source-name': name},
+                 'size': 0, 'safe_to_manage': False,
+                 'reason_not_safe': None, 'cinder_id': None,
+                 'extra_info': None}
+        if snapshot_id in managed:
+            snapshot = managed[snapshot_id]
+            entry.update(size=snapshot.volume_size, cinder_id=snapshot_id,
+                         reason_not_safe='already managed')
+        else:
+            entry.update(_offer_snapshot(name))
+        yield entry
+
+
+def _offer_snapshot(name):
+    volume_id = volume_utils.extract_id_from_volume_name(name)
+    found = objects.VolumeList.get_all(context.get_admin_context(),
+                                       filters={'id': volume_id})
+    if not found:
+        return {'reason_not_safe': 'its volume is not managed'}
+    return {'size': found[0].size, 'safe_to_manage': True}
+
+
+def _invalid(reference, reason):
+    return exception.ManageExistingInvalidReference(existing_ref=reference,
+                                                    reason=reason)
