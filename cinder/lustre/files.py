@@ -26,6 +26,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import json
 import mmap
 import os
@@ -49,6 +50,19 @@ _ZEROS = 1 << 20
 _UUID = '[0-9a-fA-F-]{36}'
 
 
+def _named(function):
+    """Let errors of calls on an open file name the file, too."""
+    @functools.wraps(function)
+    def call(path, *args):
+        try:
+            return function(path, *args)
+        except OSError as exc:
+            if exc.filename is None:
+                exc.filename = path
+            raise
+    return call
+
+
 def create(path, mode):
     """Create an empty file; one that an earlier attempt left is replaced."""
     with contextlib.suppress(FileNotFoundError):
@@ -63,6 +77,7 @@ def publish(new, path):
     _sync_directory(path)
 
 
+@_named
 def replace(path, new, content, mode):
     """Put a file with this content (bytes) in place of another."""
     create(new, mode)
@@ -89,6 +104,7 @@ def remove(paths):
         _sync_directory(paths[0])
 
 
+@_named
 def sync(path):
     """Wait until a file's content is on the servers' disks."""
     fd = os.open(path, os.O_RDONLY)
@@ -125,6 +141,7 @@ def take_over(path, uid, gid):
 
 # Raw images
 
+@_named
 def grow(path, size):
     """Give a file this size in bytes unless it is as large already."""
     with open(path, 'r+b') as f:
@@ -133,6 +150,7 @@ def grow(path, size):
             os.fsync(f.fileno())
 
 
+@_named
 def allocate(path):
     """Allocate all space of a file and keep what is in it.
 

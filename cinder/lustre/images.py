@@ -195,9 +195,15 @@ class Place:
         """Call a function on the share, guarded.
 
         :param copied: bytes that it may have to write
+        :raises OSError: it failed; the message names the share
         """
-        return self._client.call(self.share, function, *args,
-                                 timeout=self._timeout(copied))
+        try:
+            return self._client.call(self.share, function, *args,
+                                     timeout=self._timeout(copied))
+        except OSError as exc:
+            exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
+                'error': exc.strerror, 'share': self.share}
+            raise
 
     def qemu_img(self, subcommand, *args, keys=(), copied=0):
         """Run qemu-img.
@@ -219,7 +225,8 @@ class Place:
         if code:
             raise processutils.ProcessExecutionError(
                 stdout=output, stderr=error, exit_code=code,
-                cmd=' '.join(command))
+                cmd=' '.join(command), description=_(
+                    "qemu-img failed on Lustre share %s") % self.share)
         return output
 
     def take_over(self, path):

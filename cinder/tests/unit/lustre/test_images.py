@@ -80,6 +80,33 @@ class ImagesTestCase(base.BaseTestCase):
         self.assertIn(self.share.name, str(error))
 
 
+class PlaceTestCase(ImagesTestCase):
+
+    def assert_names(self, error, path):
+        self.assertIn(self.share.name, str(error))
+        self.assertIn(path, str(error))
+
+    def test_a_call_that_fails(self):
+        with mock.patch.object(os, 'fsync', side_effect=OSError(
+                errno.EDQUOT, 'quota')):
+            self.put(NAME, b'')
+            error = self.assertRaises(OSError, self.place.call, files.sync,
+                                      self.path(NAME))
+        self.assertEqual(errno.EDQUOT, error.errno)
+        self.assert_names(error, self.path(NAME))
+
+    def test_the_kind_of_error_is_kept(self):
+        error = self.assertRaises(FileNotFoundError, self.place.call,
+                                  files.size, self.path(NAME))
+        self.assert_names(error, self.path(NAME))
+
+    def test_qemu_img_fails(self):
+        error = self.assertRaises(
+            processutils.ProcessExecutionError, self.place.qemu_img, 'info',
+            '-f', 'raw', self.path(NAME))
+        self.assert_names(error, self.path(NAME))
+
+
 @ddt.ddt
 class RecordTestCase(ImagesTestCase):
 
