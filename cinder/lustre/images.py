@@ -69,6 +69,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import shutil
 
 from oslo_concurrency import processutils
@@ -95,6 +96,12 @@ PROVISIONING = (THIN, THICK)
 
 # What a copy must manage, in bytes per second, before it counts as stuck.
 _SLOWEST_COPY = 8 * units.Mi
+
+# What qemu-img may take, besides the time for a copy: seconds of CPU, and
+# bytes of address space. An image of a chain takes 33 MiB of it at most, and
+# each of the 64 threads a stack of 8 MiB and a heap that is hardly used.
+_CPU_TIME = 30
+_ADDRESS_SPACE = 8 * units.Gi
 
 _ACTIVE = 'active'
 
@@ -208,6 +215,9 @@ class Place:
     def qemu_img(self, subcommand, *args, keys=(), copied=0):
         """Run qemu-img.
 
+        A hostile image must not make it take the host's memory or time, and
+        what it has in memory when it crashes are tenants' data.
+
         :param keys: those of the images, None for each that has none
         :param copied: bytes that it may have to write
         :raises ProcessExecutionError: it failed
@@ -217,8 +227,11 @@ class Place:
         command = ('qemu-img', subcommand, '-q',
                    *(arg for key in keys for arg in key.as_object),
                    *map(str, args))
+        limits = {resource.RLIMIT_AS: _ADDRESS_SPACE,
+                  resource.RLIMIT_CPU: _CPU_TIME + copied // _SLOWEST_COPY,
+                  resource.RLIMIT_CORE: 0}
         for _attempt in range(_MEASUREMENTS):
-            code, output, error = self.call(lustre_child.run_with_secrets,
+            code, output, error = self.call(lustre_child.run_with, limits,
                                             secrets, *command, copied=copied)
             if not code or _NOT_MEASURED not in error:
                 break

@@ -35,6 +35,7 @@ import functools
 import importlib.util
 import os
 import pickle
+import resource
 import select
 import signal
 import socket
@@ -79,38 +80,51 @@ def run(*argv):
 
     :returns: exit code, standard output, standard error (str)
     """
-    return run_with_secrets({}, *argv)
+    return run_with({}, {}, *argv)
 
 
-def run_with_secrets(secrets, *argv):
-    """Run a command that reads secrets from files.
+def run_with(limits, secrets, *argv):
+    """Run a command with limits, and with files that hold secrets.
 
-    The files are in memory, and nobody else has them open.
+    These files are in memory, and nobody else has them open.
 
+    :param limits: {resource.RLIMIT_...: the limit}; those that this process
+        has itself hold all the same
     :param secrets: what is in the files (bytes), by the names that the
         arguments call them
-    :returns: exit code, standard output, standard error (str)
+    :returns: as :func:`run`
     """
     with contextlib.ExitStack() as stack:
-        paths = {}
+        fds = {}
         for name, content in secrets.items():
-            fd = os.memfd_create('secret')
-            stack.callback(os.close, fd)
-            os.write(fd, content)
-            paths[name] = fd
-        for name, fd in paths.items():
+            fds[name] = os.memfd_create('secret')
+            stack.callback(os.close, fds[name])
+            os.write(fds[name], content)
+        for name, fd in fds.items():
             argv = [arg.replace(name, '/proc/self/fd/%d' % fd)
                     for arg in argv]
-        return _run(argv, paths.values())
+        return _run(limits, fds.values(), argv)
 
 
-def _run(argv, pass_fds):
+def _run(limits, fds, argv):
+    # Safe beside the other thread, which waits in poll() and holds no lock.
+    # Without limits the process is started by vfork().
+    limit = functools.partial(_limit, limits) if limits else None
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
-                          pass_fds=pass_fds,
+                          pass_fds=fds,
                           env={'PATH': os.environ.get('PATH', os.defpath)
-                               + ':/usr/sbin:/sbin', 'LC_ALL': 'C'})
+                               + ':/usr/sbin:/sbin', 'LC_ALL': 'C'},
+                          preexec_fn=limit)
     return (done.returncode, done.stdout.decode(errors='replace'),
             done.stderr.decode(errors='replace'))
+
+
+def _limit(limits):
+    for kind, limit in limits.items():
+        own = resource.getrlimit(kind)[1]
+        if own != resource.RLIM_INFINITY:
+            limit = min(limit, own)
+        resource.setrlimit(kind, (limit, limit))
 
 
 def statfs(path):

@@ -312,8 +312,8 @@ class KillWithinTest(base.LustreTestCase):
             call = lustre_brick.ShareClient.call
 
             def watched(client, share, function, *args, **kwargs):
-                if (function is lustre_child.run_with_secrets and
-                        args[:2] == ('qemu-img', subcommand)):
+                if (function is lustre_child.run_with and
+                        args[2:4] == ('qemu-img', subcommand)):
                     if not os.fork():
                         time.sleep(seconds)
                         os.kill(os.getppid(), signal.SIGKILL)

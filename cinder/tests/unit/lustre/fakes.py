@@ -118,7 +118,7 @@ class FakeLustre(fixtures.Fixture):
     # The guard
 
     def call(self, share, function, *args, timeout):
-        if function is lustre_child.run_with_secrets:
+        if function is lustre_child.run_with:
             skip_without(args[1])
         umask = os.umask(0)
         try:

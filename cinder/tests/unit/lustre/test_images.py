@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import shutil
 from unittest import mock
 import uuid
@@ -105,6 +106,18 @@ class PlaceTestCase(ImagesTestCase):
             processutils.ProcessExecutionError, self.place.qemu_img, 'info',
             '-f', 'raw', self.path(NAME))
         self.assert_names(error, self.path(NAME))
+
+    def test_qemu_img_has_limits(self):
+        """However large the virtual size that an image claims."""
+        with mock.patch.object(lustre_child, 'run_limited', mock.Mock(
+                return_value=(0, '', ''), __name__='run_limited')) as run:
+            self.place.qemu_img('info')
+            self.place.qemu_img('convert', copied=80 * MIB)
+        for call, seconds in zip(run.mock_calls, (30, 40)):
+            limits = call.args[0]
+            self.assertEqual(seconds, limits[resource.RLIMIT_CPU])
+            self.assertEqual(8 << 30, limits[resource.RLIMIT_AS])
+            self.assertEqual(0, limits[resource.RLIMIT_CORE])
 
 
 @ddt.ddt
@@ -236,14 +249,14 @@ class QemuTestCase(ImagesTestCase):
             fakes.skip_without(command)
         super().setUp()
         self.commands = []
-        real_run = lustre_child.run_with_secrets
+        real_run = lustre_child.run_with
 
-        def run_with_secrets(secrets, *argv):
+        def run_with(limits, secrets, *argv):
             self.commands.append(argv)
-            return self.interfere(argv) or real_run(secrets, *argv)
+            return self.interfere(argv) or real_run(limits, secrets, *argv)
 
-        self.useFixture(fixtures.MockPatchObject(
-            lustre_child, 'run_with_secrets', run_with_secrets))
+        self.useFixture(fixtures.MockPatchObject(lustre_child, 'run_with',
+                                                 run_with))
         self.addCleanup(self._check_commands)
 
     def interfere(self, argv):
@@ -591,14 +604,15 @@ class SnapshotTestCase(QemuTestCase):
         calls, real_call = [], self.lustre.call
 
         def call(share, function, *args, timeout):
-            calls.append((function.__name__, args[0] or args[1]))
+            calls.append((function.__name__,
+                          args[2 if function.__name__ == 'run_with' else 0]))
             return real_call(share, function, *args, timeout=timeout)
 
         with mock.patch.object(lustre_guard.Guard, 'call', mock.Mock(
                 side_effect=call)):
             self.images.drop_overlay(IDS[0])
         order = [calls.index(done) for done in (
-            ('run_with_secrets', 'qemu-img'), ('sync', self.path(NAME)),
+            ('run_with', 'qemu-img'), ('sync', self.path(NAME)),
             ('replace', self.path(NAME + '.info')),
             ('remove', [self.path(OVERLAYS[0])]))]
         self.assertEqual(sorted(order), order)
