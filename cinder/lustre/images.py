@@ -131,6 +131,13 @@ class InvalidImage(exception.VolumeDriverException):
                 "Nothing was changed.")
 
 
+class GrowthFailed(exception.VolumeDriverException):
+    message = _("Image %(image)s on %(share)s could not be given %(size)s "
+                "bytes and their space: %(reason)s. It holds what it held, "
+                "but may have its new size already. Repeat the operation "
+                "when the share can take it.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Image:
     """An image of a chain.
@@ -251,12 +258,16 @@ class Place:
             raise InvalidImage(image=path, share=self.share, reason=error)
 
     def privileged_grow(self, path, size, allocate):
-        """Grow a raw image that the hypervisor's user owns."""
+        """Grow a raw image that the hypervisor's user owns.
+
+        :raises GrowthFailed: it has not got its size, or not its space
+        """
         error = self._privileged.grow(
             self.share.name, path, size, allocate,
             self._timeout(size if allocate else 0))
         if error:
-            raise InvalidImage(image=path, share=self.share, reason=error)
+            raise GrowthFailed(image=path, share=self.share, size=size,
+                               reason=error)
 
     def privileged_chain(self, *args):
         """Follow a chain that the hypervisor's user owns."""

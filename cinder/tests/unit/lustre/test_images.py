@@ -119,6 +119,15 @@ class PlaceTestCase(ImagesTestCase):
             self.assertEqual(8 << 30, limits[resource.RLIMIT_AS])
             self.assertEqual(0, limits[resource.RLIMIT_CORE])
 
+    def test_growth_that_fails_half_way(self):
+        self.lustre.grow = mock.Mock(return_value='no space')
+        error = self.assertRaises(
+            images.GrowthFailed, self.place.privileged_grow, self.path(NAME),
+            MIB, True)
+        self.assertIn('no space', str(error))
+        self.assertNotIn('Nothing was changed', str(error))
+        self.assert_names(error, self.path(NAME))
+
 
 @ddt.ddt
 class RecordTestCase(ImagesTestCase):
