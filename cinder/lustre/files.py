@@ -286,6 +286,16 @@ def _recorded_format(image, name, base_format):
     return base_format if image == name else 'qcow2'
 
 
+def named(directory, name):
+    """Name the files in a directory that are a volume's images by name.
+
+    The base is the first of them. This reads the whole directory: for what
+    can't be found otherwise.
+    """
+    return sorted(image for image in os.listdir(directory)
+                  if belongs(image, name))
+
+
 def belongs(image, name):
     """Tell whether a file name is one of a volume's images."""
     return re.fullmatch(re.escape(name) + r'(\.%s)?' % _UUID, image)

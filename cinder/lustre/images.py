@@ -552,13 +552,27 @@ class VolumeImages:
 
     def remove(self):
         """Remove all files of the volume, whatever is left of them."""
-        record = self.record()
+        self._remove_all(self._name + '.new', self._name + '.info.new',
+                         *self._files_to_remove(), self._name + '.info')
+
+    def _files_to_remove(self):
+        """Name the volume's images, from the base up.
+
+        Where a damaged record doesn't tell, their names do: no other volume
+        has files of such names.
+        """
+        try:
+            record = self.record()
+        except InvalidImage as exc:
+            LOG.warning('%(exc)s Volume %(name)s is being deleted: its files '
+                        'are found by their names instead.', {
+                            'exc': exc, 'name': self._name})
+            return self._place.call(files.named, self._place.directory,
+                                    self._name)
         self._claim(self._known_files(record))
         links = self._place.call(files.links, self._place.directory,
                                  self._name, self._active(record))
-        self._remove_all(self._name + '.new', self._name + '.info.new',
-                         *reversed(links), *self._known_files(record),
-                         self._name + '.info')
+        return [*reversed(links), *self._known_files(record)]
 
     # How it is done
 

@@ -520,6 +520,11 @@ class ChainTestCase(FilesTestCase):
     def links(self, active):
         return files.links(self.directory, _NAME, active)
 
+    def test_named(self):
+        for name in (_TWO, _NAME, _NAME + '.info', 'x' + _NAME):
+            self.write(name, b'')
+        self.assertEqual([_NAME, _TWO], files.named(self.directory, _NAME))
+
     def test_links(self):
         self.write(_NAME, b'')
         self.qcow2(_ONE, 5, _NAME, 'raw')

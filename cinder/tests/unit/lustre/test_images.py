@@ -179,7 +179,7 @@ class RecordTestCase(ImagesTestCase):
         self.put(NAME, b'content')
         self.put(NAME + '.info', content)
         for operation in (self.images.record, self.images.chain,
-                          self.images.claim, self.images.remove):
+                          self.images.claim):
             self.assert_invalid(reason, operation)
         self.assert_invalid(reason, self.images.add_overlay, IDS[0])
         self.assert_invalid(reason, self.images.drop_overlay, IDS[0])
@@ -763,6 +763,23 @@ class RemoveTestCase(ImagesTestCase):
         self.images.remove()
         self.assertTrue(os.path.exists(victim))
         self.assertEqual([], self.listing())
+
+    @ddt.data(b'', b'{"active": "vol', b'{"active": "../victim"}', b'[1]',
+              b'{"version": 2, "active": "%s"}' % NAME.encode())
+    def test_remove_what_a_damaged_record_does_not_tell(self, content):
+        others = ['volume-' + str(uuid.UUID(int=9)), NAME + 'x',
+                  'x' + NAME, NAME + '.kept', '../victim']
+        self.put_chain()
+        for name in others:
+            self.put(name, b'')
+        self.put(NAME + '.info', content)
+        removed, unlink = [], os.unlink
+        with mock.patch.object(os, 'unlink', lambda path: (
+                unlink(path), removed.append(os.path.basename(path)))):
+            self.images.remove()
+        self.assertEqual([NAME, *OVERLAYS, NAME + '.info'], removed)
+        self.assertEqual(sorted(others[:-1]), self.listing())
+        self.assertTrue(os.path.exists(self.path('../victim')))
 
     def test_the_record_goes_last(self):
         removed, unlink = [], os.unlink
