@@ -15,7 +15,10 @@
 import contextlib
 import os
 
+from oslo_concurrency import processutils
+from oslo_utils import fileutils
 from oslo_utils import strutils
+from oslo_utils import units
 
 from cinder import exception
 from cinder.i18n import _
@@ -23,9 +26,14 @@ from cinder.image import accelerator
 from cinder.image import image_utils
 from cinder.lustre import encryption
 from cinder.lustre import images
+from cinder import utils
 
 # Partition images, which QEMU has no name for.
 _AMAZON = ('ami', 'ari', 'aki')
+
+# What an image may hold besides a volume's bytes. In a full qcow2 image it is
+# an eight-thousandth.
+_METADATA = units.Gi
 
 
 @contextlib.contextmanager
@@ -48,11 +56,16 @@ def image(context, image_service, image_id, size, key=None):
             image_utils.fetch(context, image_service, image_id, path, None,
                               None)
         if meta.get('container_format') == 'compressed':
-            _decompress(path, image_id)
+            _decompress(path, image_id, size)
         yield _checked(path, meta, image_id, size, key)
 
 
-def _decompress(path, image_id):
+def _decompress(path, image_id, size):
+    """Unpack a file in its place, as far as it fits into the volume.
+
+    Not by Cinder's accelerator, which writes what a bomb of a few KiB holds
+    until the host's disk is full, and leaves it there.
+    """
     if not image_utils.CONF.allow_compression_on_image_upload:
         raise exception.ImageUnacceptable(image_id=image_id, reason=_(
             "container_format is compressed, and "
@@ -60,7 +73,17 @@ def _decompress(path, image_id):
     if not accelerator.is_gzip_compressed(path):
         raise exception.ImageUnacceptable(image_id=image_id, reason=_(
             "container_format is compressed, but it is not gzip"))
-    accelerator.ImageAccel(path, path).decompress_img(run_as_root=False)
+    compressed = path + '.gz'
+    os.rename(path, compressed)
+    try:
+        utils.execute('gzip', '-d', compressed,
+                      prlimit=processutils.ProcessLimits(
+                          file_size=size * units.Gi + _METADATA))
+    except processutils.ProcessExecutionError:
+        raise exception.ImageUnacceptable(image_id=image_id, reason=_(
+            "it is damaged, or larger than the volume when unpacked"))
+    finally:
+        fileutils.delete_if_exists(compressed)
 
 
 def _checked(path, meta, image_id, size, key):

@@ -318,7 +318,12 @@ class LustreDriver(groups.GroupsMixin,
         :raises VolumeIsBusy: it has snapshots that Cinder does not manage
         """
         volume_images = self._images(volume)
-        if not all(map(self._is_managed, volume_images.snapshot_ids())):
+        try:
+            snapshot_ids = volume_images.snapshot_ids()
+        except images.InvalidImage:
+            # A damaged record keeps no volume from being deleted.
+            snapshot_ids = []
+        if not all(map(self._is_managed, snapshot_ids)):
             raise exception.VolumeIsBusy(volume_name=volume.name)
         volume_images.remove()
 

@@ -11,9 +11,11 @@
 #    under the License.
 
 import gzip
+import io
 import os
 import tempfile
 import types
+from unittest import mock
 
 import ddt
 import fixtures
@@ -139,6 +141,24 @@ class DownloadTestCase(test.TestCase):
         self.override_config('allow_compression_on_image_upload', True)
         self.assert_refused('not gzip', CONTENT,
                             container_format='compressed')
+
+    def test_compressed_and_damaged(self):
+        self.override_config('allow_compression_on_image_upload', True)
+        self.assert_refused('it is damaged', gzip.compress(CONTENT)[:-100],
+                            container_format='compressed')
+
+    def test_compressed_bomb(self):
+        """What it would unpack to stays within the volume's size."""
+        self.override_config('allow_compression_on_image_upload', True)
+        packed = io.BytesIO()
+        with gzip.GzipFile(fileobj=packed, mode='w', compresslevel=1) as f:
+            for _piece in range(64):
+                f.write(bytes(fakes.MIB))
+        with mock.patch.object(downloads, '_METADATA', 32 * fakes.MIB), \
+                mock.patch.object(downloads.units, 'Gi', fakes.MIB):
+            self.assert_refused('larger than the volume', packed.getvalue(),
+                                1, container_format='compressed')
+        self.assertEqual([], os.listdir(self.directory))
 
     def test_fetched_before(self):
         # The volume manager has, to look at it.

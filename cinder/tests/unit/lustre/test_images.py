@@ -109,8 +109,8 @@ class PlaceTestCase(ImagesTestCase):
 
     def test_qemu_img_has_limits(self):
         """However large the virtual size that an image claims."""
-        with mock.patch.object(lustre_child, 'run_limited', mock.Mock(
-                return_value=(0, '', ''), __name__='run_limited')) as run:
+        with mock.patch.object(lustre_child, 'run_with', mock.Mock(
+                return_value=(0, '', ''), __name__='run_with')) as run:
             self.place.qemu_img('info')
             self.place.qemu_img('convert', copied=80 * MIB)
         for call, seconds in zip(run.mock_calls, (30, 40)):
