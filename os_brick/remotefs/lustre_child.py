@@ -24,8 +24,10 @@ modules whose functions it is asked to run.
 The protocol, over a socket pair whose far end is the service: a length of 4
 bytes and a pickle of ``(path of a module, name of a function, arguments)``;
 the answer is a length and a pickle of ``(True, what it returned)`` or
-``(False, the exception it raised)``. One call at a time. When the service
-goes away, so does this process, with the commands it has started: what they
+``(False, the exception it raised)``. One call at a time. A second socket, the
+lifeline, carries nothing: it is closed when this process and each command that
+it has started have ended, which tells the service so. When the service goes
+away, so does this process, with the commands it has started: what they
 would still do would no longer be under the service's locks.
 """
 
@@ -45,6 +47,9 @@ import sys
 import threading
 
 _LENGTH = struct.Struct('!I')
+
+# The descriptor of the lifeline, in a child.
+_lifeline = ()
 
 
 def send(channel, message):
@@ -111,7 +116,7 @@ def _run(limits, fds, argv):
     # Without limits the process is started by vfork().
     limit = functools.partial(_limit, limits) if limits else None
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
-                          pass_fds=fds,
+                          pass_fds=(*fds, *_lifeline),
                           env={'PATH': os.environ.get('PATH', os.defpath)
                                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'},
                           preexec_fn=limit)
@@ -146,6 +151,8 @@ def statfs(path):
 
 @functools.lru_cache
 def _load(path):
+    if path == __file__:
+        return sys.modules[__name__]
     spec = importlib.util.spec_from_file_location('guarded', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -167,7 +174,9 @@ def _end_with_the_service(channel):
 
 
 def main():
+    global _lifeline
     channel = socket.socket(fileno=int(sys.argv[1]))
+    _lifeline = (int(sys.argv[2]),)
     # Under eventlet the service has made it otherwise.
     channel.setblocking(True)
     # What is created has the mode that the caller names, whatever umask the

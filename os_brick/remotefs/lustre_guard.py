@@ -19,12 +19,13 @@ the process and go on without it. So every call on a share runs in a child
 
 1. a child is taken from those that are idle, or started;
 2. it makes the call and answers, and is idle again;
-3. if it has not answered in time it is killed and left behind: it ends when
-   the system call it waits in returns, and does nothing after that. The caller
-   gets :class:`ShareHung`;
-4. as long as a child that was left behind on a share has not ended, calls on
-   that share are refused at once. That keeps the number of such children
-   small, and it keeps a late system call of theirs from meeting new work.
+3. if it has not answered in time it is killed and left behind, with the command
+   that it may be running: each ends when the system call it waits in returns,
+   and does nothing after that. The caller gets :class:`ShareHung`;
+4. as long as a child that was left behind on a share, or its command, has not
+   ended, calls on that share are refused at once. That keeps the number of
+   such processes small, and it keeps a late system call of theirs from meeting
+   new work.
 
 Nothing needs to be reset when a share comes back: the children end, and the
 next call is made.
@@ -64,13 +65,18 @@ class _Child:
 
     def __init__(self):
         self._channel, far_end = socket.socketpair()
-        with far_end:
+        # The commands that it runs inherit this one: what has the far end
+        # open has not ended yet.
+        self._lifeline, far_lifeline = socket.socketpair()
+        self._lifeline.setblocking(False)
+        with far_end, far_lifeline:
+            ends = [far_end.fileno(), far_lifeline.fileno()]
             # A session of its own: signals to the service's group don't
             # reach it, and one signal to its group reaches all it started.
             self._process = subprocess.Popen(
                 [sys.executable, '-IS', lustre_child.__file__,
-                 str(far_end.fileno())],
-                pass_fds=[far_end.fileno()], stdin=subprocess.DEVNULL,
+                 *map(str, ends)],
+                pass_fds=ends, stdin=subprocess.DEVNULL,
                 start_new_session=True)
 
     def call(self, function, args, timeout):
@@ -92,8 +98,20 @@ class _Child:
         except ProcessLookupError:
             pass
 
+    def is_running(self):
+        return self._process.poll() is None
+
     def has_ended(self):
-        return self._process.poll() is not None
+        """Tell whether it has ended, and the command that it was running.
+
+        SIGKILL may have ended the child alone.
+        """
+        if self.is_running():
+            return False
+        try:
+            return not self._lifeline.recv(1)
+        except BlockingIOError:
+            return False
 
 
 class Guard:
@@ -160,8 +178,7 @@ class Guard:
         with self._mutex:
             idle, self._idle = self._idle, []
         for child in idle:
-            child.kill()
-            child.has_ended()
+            self._retire(child)
 
     def _refuse_if_hung(self, share):
         count = self.hung(share)
@@ -173,7 +190,7 @@ class Guard:
         with self._mutex:
             while self._idle:
                 child = self._idle.pop()
-                if not child.has_ended():
+                if child.is_running():
                     return child
         return _Child()
 
@@ -187,7 +204,7 @@ class Guard:
     @staticmethod
     def _retire(child):
         child.kill()
-        child.has_ended()
+        child.is_running()
 
     def _leave_behind(self, share, child):
         child.kill()

@@ -204,6 +204,28 @@ class GuardTestCase(base.TestCase):
         _wait_for(lambda: not self.guard.hung(_SHARE))
         self.assertEqual(2, self.call(guarded_calls.add, 1, 1))
 
+    def test_a_command_that_survives_its_child_counts_too(self):
+        """As qemu-img and mount do, waiting where SIGKILL does not reach.
+
+        One in a session of its own is not reached either.
+        """
+        self.assertRaises(
+            lustre_guard.ShareHung, self.guard.run, _SHARE, 'setsid', 'sh',
+            '-c', 'echo $PPID $$ > %s; exec sleep 1000' % self.path('pids'),
+            timeout=2)
+        with open(self.path('pids')) as f:
+            child, pid = [int(pid) for pid in f.read().split()]
+        self.addCleanup(subprocess.run, ['kill', str(pid)],
+                        stderr=subprocess.DEVNULL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        self.assertNotEqual('Z', _state(pid))
+        self.assertEqual(1, self.guard.hung(_SHARE))
+        self.assertRaises(lustre_guard.ShareHung, self.call,
+                          guarded_calls.add, 1, 1)
+        os.kill(pid, signal.SIGKILL)
+        _wait_for(lambda: not self.guard.hung(_SHARE))
+        self.assertEqual(2, self.call(guarded_calls.add, 1, 1))
+
     def test_other_shares_go_on(self):
         pid = self._hang()
         self.assertEqual(2, self.call(guarded_calls.add, 1, 1, share=_OTHER))
