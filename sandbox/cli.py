@@ -28,6 +28,7 @@ from sandbox import loops
 from sandbox import mounts
 from sandbox import names
 from sandbox import state
+from sandbox import stuck
 
 DEFAULT_MGS = '10.0.2.15@tcp'
 _UNITS = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
@@ -79,6 +80,10 @@ def _parser():
                        help=' '.join(faults.ALL))
     command('serve-hang', _serve_hang, 'internal: the server of a hung share'
             ).add_argument('fsname')
+    serve = command('serve-stuck', _serve_stuck,
+                    'internal: the server of a mount whose calls get stuck')
+    for argument in 'fsname', 'target', 'source':
+        serve.add_argument(argument)
     return parser
 
 
@@ -229,6 +234,11 @@ def _fault(arguments):
 
 def _serve_hang(arguments):
     hang.serve(_existing(arguments.fsname))
+
+
+def _serve_stuck(arguments):
+    stuck.serve(_existing(arguments.fsname), arguments.target,
+                arguments.source)
 
 
 # What the words on the command line mean

@@ -28,11 +28,13 @@ from sandbox import loops
 from sandbox import mounts
 from sandbox import osts
 from sandbox import state
+from sandbox import stuck
 
 # What happens to the mounts and the files.
 LASTING = ('hang', 'mgs-down', 'missing', 'full')
 OF_AN_OST = ('ost-full', 'ost-inactive', 'ost-down')
-ALL = LASTING + tuple(name + '=N' for name in OF_AN_OST) + ('unmount', 'clear')
+ALL = LASTING + tuple(name + '=N' for name in OF_AN_OST) + (
+    'stuck=CALL', 'unmount', 'clear')
 
 # Mounting waits under these, as for an MGS or an MDT that does not answer.
 UNREACHABLE = ('hang', 'mgs-down')
@@ -55,6 +57,8 @@ def switch(fs, fault):
 
 def _check(fs, fault):
     name, separator, index = fault.partition('=')
+    if name == 'stuck':
+        return _check_call(index)
     if name not in (OF_AN_OST if separator else LASTING):
         raise state.SandboxError('unknown fault %r: one of %s' % (
             fault, ' '.join(ALL)))
@@ -66,6 +70,12 @@ def _check(fs, fault):
                                  'clear that first' % fs.name)
 
 
+def _check_call(call):
+    if call not in stuck.CALLS:
+        raise state.SandboxError('stuck=%s: one of %s' % (
+            call, ' '.join(stuck.CALLS)))
+
+
 def _switch_on(fs, fault):
     fs.faults.append(fault)
     state.save(fs)
@@ -73,6 +83,8 @@ def _switch_on(fs, fault):
         # The freeze is for those who have files open already.
         hang.start(fs)
         _freeze(fs, _FIFREEZE)
+    elif fault.startswith('stuck=') and fault != 'stuck=mount':
+        stuck.start(fs)
     elif fault == 'missing':
         mounts.unmount_all(mounts.of(fs.name))
     elif fault == 'full' or fault.startswith('ost-full'):
@@ -81,6 +93,7 @@ def _switch_on(fs, fault):
 
 def clear(fs):
     """Heal everything. Shares that were unmounted stay so."""
+    _let_go(fs)
     hang.stop(fs)
     if 'hang' in fs.faults:
         _freeze(fs, _FITHAW)
@@ -88,6 +101,14 @@ def clear(fs):
         _inside(fs, _empty)
     fs.faults = []
     state.save(fs)
+
+
+def _let_go(fs):
+    """Let stuck calls go on before their file system is taken off."""
+    held = [fault for fault in fs.faults if fault.startswith('stuck=')]
+    if held:
+        fs.faults = [fault for fault in fs.faults if fault not in held]
+        state.save(fs)
 
 
 def _inside(fs, work):

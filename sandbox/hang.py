@@ -91,20 +91,25 @@ def serve(fs):
         pidfile.flush()
         connections = [_lay_over(mount) for mount in mounts.of(fs.name)]
         print('ready', flush=True)
-        _release_output()
+        release_output()
         _swallow(connections)
 
 
 def _lay_over(mount):
     connection = os.open('/dev/fuse', os.O_RDWR)
-    mounts.mount(mount.source, mount.target, mounts.HUNG_TYPE,
-                 mounts.MS_NOSUID | mounts.MS_NODEV,
-                 'fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other'
-                 % connection)
+    lay(connection, mount.source, mount.target)
     return connection
 
 
-def _release_output():
+def lay(connection, source, target):
+    """Mount the hanging file system that is served through a connection."""
+    mounts.mount(source, target, mounts.HUNG_TYPE,
+                 mounts.MS_NOSUID | mounts.MS_NODEV,
+                 'fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other'
+                 % connection)
+
+
+def release_output():
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -117,13 +122,14 @@ def _swallow(connections):
     while connections:
         for connection, _ in poll.poll():
             try:
-                _swallow_one(connection)
+                swallow_one(connection)
             except OSError:       # unmounted
                 poll.unregister(connection)
                 connections.remove(connection)
 
 
-def _swallow_one(connection):
+def swallow_one(connection):
+    """Read a request; only the greeting is answered."""
     request = os.read(connection, _BUFFER)
     _, opcode, unique, *_ = _IN_HEADER.unpack_from(request)
     if opcode == _FUSE_INIT:

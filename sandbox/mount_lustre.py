@@ -30,6 +30,7 @@ from sandbox import loops
 from sandbox import mounts
 from sandbox import names
 from sandbox import state
+from sandbox import stuck
 
 VERSION = '2.17.57_62_gc881f8e'
 PROGRAM = 'mount.lustre'
@@ -220,6 +221,8 @@ def _ask_mgs(share):
     fs = state.load(share.fsname)
     if not fs or not own & _nids(fs) or 'missing' in fs.faults:
         raise _error(errno.ENOENT)
+    if stuck.is_stuck(fs.name, 'mount'):
+        stuck.wait_to_mount(fs)
     return fs
 
 

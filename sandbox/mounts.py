@@ -146,10 +146,7 @@ def _report(function, *arguments):
 
 def _mount_privately(device, fstype, source):
     """Leave the caller's namespace and mount the device under that name."""
-    _call('unshare', _CLONE_NEWNS)
-    # Slave: nothing we mount is seen outside, and what is unmounted outside
-    # is unmounted here, so that we keep nobody's file system busy.
-    mount(None, '/', None, MS_REC | MS_SLAVE)
+    enter_private_namespace()
     os.makedirs(state.REGISTRY, mode=0o755, exist_ok=True)
     mount('lustre-sandbox', state.REGISTRY, 'tmpfs', 0, 'mode=700')
     os.chdir(state.REGISTRY)
@@ -160,6 +157,14 @@ def _mount_privately(device, fstype, source):
     os.symlink(device, link)
     mount(link, 'root', fstype)
     return os.path.join(state.REGISTRY, 'root')
+
+
+def enter_private_namespace():
+    """Leave the caller's namespace for one of our own."""
+    _call('unshare', _CLONE_NEWNS)
+    # Slave: nothing we mount is seen outside, and what is unmounted outside
+    # is unmounted here, so that we keep nobody's file system busy.
+    mount(None, '/', None, MS_REC | MS_SLAVE)
 
 
 def _pick(root, directory, flags):
