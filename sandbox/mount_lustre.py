@@ -221,7 +221,7 @@ def _ask_mgs(share):
     fs = state.load(share.fsname)
     if not fs or not own & _nids(fs) or 'missing' in fs.faults:
         raise _error(errno.ENOENT)
-    if stuck.is_stuck(fs.name, 'mount'):
+    if stuck.is_stuck(fs, 'mount'):
         stuck.wait_to_mount(fs)
     return fs
 

@@ -84,6 +84,11 @@ def load(name):
     return next(filter(None, found), None)
 
 
+def reload(fs):
+    """The file system as it is now; None if it is gone."""
+    return _read_if_there(fs.directory)
+
+
 def load_all(state):
     """The file systems of one state directory."""
     found = (_read_if_there(os.path.join(state, name))

@@ -50,10 +50,10 @@ CALLS = {
 _POLL = 0.05
 
 
-def is_stuck(name, call):
-    """Whether that call of the file system of that name does not return."""
-    fs = state.load(name)
-    return fs is not None and 'stuck=' + call in fs.faults
+def is_stuck(fs, call):
+    """Whether that call does not return now."""
+    now = state.reload(fs)
+    return now is not None and 'stuck=' + call in now.faults
 
 
 # Laid over a mount
@@ -93,7 +93,7 @@ def serve(fs, target, source):
         import fusepy
     except ImportError:
         import fuse as fusepy
-    passthrough = _passthrough(fusepy, fs.name, os.open(
+    passthrough = _passthrough(fusepy, fs, os.open(
         target, os.O_PATH | os.O_DIRECTORY))
     fusepy.FUSE(passthrough, target, foreground=True,
                 fsname=source.replace('\\', r'\\').replace(',', r'\,'),
@@ -103,7 +103,7 @@ def serve(fs, target, source):
                 hard_remove=True, big_writes=True, nonempty=True)
 
 
-def _passthrough(fusepy, name, root):
+def _passthrough(fusepy, fs, root):
     top = '/proc/self/fd/%d' % root
 
     def at(path):
@@ -122,7 +122,7 @@ def _passthrough(fusepy, name, root):
 
         @staticmethod
         def _wait(call):
-            while is_stuck(name, call):
+            while is_stuck(fs, call):
                 time.sleep(_POLL)
 
         def init(self, path):
@@ -241,6 +241,6 @@ def _serve_private(fs, writer):
     os.close(writer)
     poll = select.poll()
     poll.register(connection, select.POLLIN)
-    while is_stuck(fs.name, 'mount'):
+    while is_stuck(fs, 'mount'):
         if poll.poll(_POLL * 1000):
             hang.swallow_one(connection)
