@@ -327,6 +327,15 @@ class LustreDriver(groups.GroupsMixin,
             raise exception.VolumeIsBusy(volume_name=volume.name)
         volume_images.remove()
 
+    @classmethod
+    def clean_volume_file_locks(cls, volume_id):
+        """Remove the lock of a volume that is no more, if it is a file.
+
+        The manager calls this. A lock in etcd or Redis goes by itself.
+        """
+        coordination.synchronized_remove(
+            '%s-%s' % (cls.driver_prefix, volume_id))
+
     @volume_locked
     def extend_volume(self, volume, size_gb):
         """Make a volume larger, in GiB.

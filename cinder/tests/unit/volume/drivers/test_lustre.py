@@ -750,6 +750,20 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
                           self.driver.delete_volume, volume)
         self.assertEqual([volume.name], self.listing())
 
+    def test_lock_file_of_a_deleted_volume(self):
+        """tooz leaves it; the manager asks the driver to remove it."""
+        coordinator = coordination.Coordinator(prefix='cinder-')
+        coordinator._file_path = os.path.join(self.temp, 'cinder-')
+        volume_id, other_id = str(uuid.uuid4()), str(uuid.uuid4())
+        for name in volume_id, other_id:
+            open('%slustre-%s' % (coordinator._file_path, name), 'w').close()
+        with mock.patch.object(coordination, 'synchronized_remove',
+                               coordinator.remove_lock):
+            lustre.LustreDriver.clean_volume_file_locks(volume_id)
+        self.assertEqual(['cinder-lustre-' + other_id],
+                         [name for name in os.listdir(self.temp)
+                          if name.startswith('cinder-lustre-')])
+
     def test_delete_what_was_never_made(self):
         volume = self.record('thin', 'raw')
         open(self.path(volume, '.new'), 'w').close()
