@@ -149,6 +149,8 @@ class Image:
     :ivar key: the :class:`cinder.lustre.encryption.Key` it is encrypted with,
         or None
     :ivar backing: the image below, or None
+    :ivar share: the :class:`os_brick.remotefs.lustre.Share` it is on; None
+        for a local file
     """
 
     path: str
@@ -156,6 +158,7 @@ class Image:
     virtual_size: int
     key: encryption.Key = None
     backing: 'Image' = None
+    share: object = dataclasses.field(default=None, compare=False)
 
     @property
     def file(self):
@@ -205,21 +208,23 @@ class Place:
         """
         return self._client.check(self.share)[1]
 
-    def call(self, function, *args, copied=0):
+    def call(self, function, *args, copied=0, source=None):
         """Call a function on the share, guarded.
 
         :param copied: bytes that it may have to write
+        :param source: the share that these are read from, if any
         :raises OSError: it failed; the message names the share
         """
         try:
             return self._client.call(self.share, function, *args,
-                                     timeout=self._timeout(copied))
+                                     timeout=self._timeout(copied),
+                                     source=source)
         except OSError as exc:
             exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
                 'error': exc.strerror, 'share': self.share}
             raise
 
-    def qemu_img(self, subcommand, *args, keys=(), copied=0):
+    def qemu_img(self, subcommand, *args, keys=(), copied=0, source=None):
         """Run qemu-img.
 
         A hostile image must not make it take the host's memory or time, and
@@ -227,6 +232,7 @@ class Place:
 
         :param keys: those of the images, None for each that has none
         :param copied: bytes that it may have to write
+        :param source: the share that these are read from, if any
         :raises ProcessExecutionError: it failed
         """
         keys = {key.id: key for key in keys if key}.values()
@@ -238,8 +244,9 @@ class Place:
                   resource.RLIMIT_CPU: _CPU_TIME + copied // _SLOWEST_COPY,
                   resource.RLIMIT_CORE: 0}
         for _attempt in range(_MEASUREMENTS):
-            code, output, error = self.call(lustre_child.run_with, limits,
-                                            secrets, *command, copied=copied)
+            code, output, error = self.call(
+                lustre_child.run_with, limits, secrets, *command,
+                copied=copied, source=source)
             if not code or _NOT_MEASURED not in error:
                 break
         if code:
@@ -611,7 +618,8 @@ class VolumeImages:
             'convert', '-O', image_format, *self._encrypted(image_format),
             *_preallocation(space), *cache, '-t', 'none', '-m', '16', *order,
             source, path,
-            keys=[source.key, self._key], copied=source.virtual_size))
+            keys=[source.key, self._key], copied=source.virtual_size,
+            source=source.share))
         if image_format == RAW:
             self._grow_raw(path, size)
         elif source.virtual_size < size:
@@ -697,7 +705,8 @@ class VolumeImages:
         return self._key.to_create(image_format) if self._key else ()
 
     def _image(self, path, image_format, virtual_size, backing=None):
-        return Image(path, image_format, virtual_size, self._key, backing)
+        return Image(path, image_format, virtual_size, self._key, backing,
+                     self._place.share)
 
     def _remove_leftover(self, name):
         if name not in [image.file for image in self.chain()]:

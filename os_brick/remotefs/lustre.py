@@ -268,12 +268,20 @@ class ShareClient:
             return options
         return ','.join(filter(None, (options, 'flock')))
 
-    def call(self, share, function, *args, timeout=None):
+    def call(self, share, function, *args, timeout=None, source=None):
         """Call a function on a share, guarded.
 
         See :meth:`os_brick.remotefs.lustre_guard.Guard.call`.
+
+        :param source: another share, if the call reads from that. Which of
+            both doesn't answer can't be told then: what is left behind counts
+            against calls from the one to the other, not against either.
         """
-        return self._guard.call(share.name, function, *args,
+        touched = share.name
+        if source not in (None, share):
+            touched = _('%(share)s (or %(source)s, its source)') % {
+                'share': share, 'source': source}
+        return self._guard.call(touched, function, *args,
                                 timeout=timeout or self.timeout)
 
     def check(self, share):
@@ -346,7 +354,9 @@ class ShareClient:
 
     def _mount(self, share):
         mount_point = self.mount_point(share)
-        os.makedirs(mount_point, mode=0o755, exist_ok=True)
+        # Not exist_ok, which looks at what is mounted there by now.
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(mount_point, mode=0o755)
         with self._host_lock(share):
             for attempt in range(self._attempts):
                 if attempt:

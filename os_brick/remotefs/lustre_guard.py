@@ -19,8 +19,8 @@ the process and go on without it. So every call on a share runs in a child
 
 1. a child is taken from those that are idle, or started;
 2. it makes the call and answers, and is idle again;
-3. if it has not answered in time it is killed and left behind, with the command
-   that it may be running: each ends when the system call it waits in returns,
+3. if it has not answered in time it is killed and left behind, with what it
+   has started: each ends when the system call it waits in returns,
    and does nothing after that. The caller gets :class:`ShareHung`;
 4. as long as a child that was left behind on a share, or its command, has not
    ended, calls on that share are refused at once. That keeps the number of

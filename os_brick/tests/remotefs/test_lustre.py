@@ -526,6 +526,24 @@ class ShareClientTestCase(base.TestCase):
             self.assert_unavailable('magic number', self.client.check,
                                     self.share)
 
+    def test_what_another_process_has_mounted_meanwhile_is_not_looked_at(self):
+        """It may hang, and this thread is the service's."""
+        os.makedirs(self.mount_point)
+        with mock.patch.object(os.path, 'isdir', side_effect=AssertionError):
+            self.client.ensure_mounted(self.share)
+
+    # Calls
+
+    def test_a_call_from_one_share_to_another_counts_against_neither(self):
+        other = lustre.Share.parse('10.0.2.15@tcp:/scratch')
+        with mock.patch.object(lustre_guard.Guard, 'call') as call:
+            for source in (None, self.share, other):
+                self.client.call(self.share, len, source=source)
+        self.assertEqual(
+            [self.share.name, self.share.name,
+             '%s (or %s, its source)' % (self.share, other)],
+            [args[0] for args, _kwargs in call.call_args_list])
+
     # Unmounting
 
     def test_unmount(self):
