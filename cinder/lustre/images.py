@@ -116,6 +116,11 @@ def _preallocation(space):
     return () if space == 'off' else ('-o', 'preallocation=' + space)
 
 
+def _written(space, size):
+    """Return how many bytes of an empty image may have to be written."""
+    return 0 if space == 'off' else size
+
+
 def check_qemu_img():
     """Make sure that qemu-img is there.
 
@@ -609,7 +614,7 @@ class VolumeImages:
             self._with_space(QCOW2, lambda space: self._place.qemu_img(
                 'create', '-f', QCOW2, *self._encrypted(QCOW2),
                 *_preallocation(space), path, size,
-                keys=[self._key], copied=size))
+                keys=[self._key], copied=_written(space, size)))
 
     def _convert(self, source, path, image_format, size, cache=()):
         """Fill a file with a copy of an image, as large or larger."""
@@ -656,7 +661,8 @@ class VolumeImages:
     def _grow_qcow2(self, image, size):
         def resize(space):
             self._place.qemu_img('resize', '--preallocation=' + space, image,
-                                 size, keys=[self._key], copied=size)
+                                 size, keys=[self._key],
+                                 copied=_written(space, size))
 
         if image.backing:
             # An overlay takes space as it is written to.

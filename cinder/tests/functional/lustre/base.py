@@ -282,13 +282,15 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
     def attached(self, volume):
         """Attach a volume as Nova does, and give its connection."""
         before, volume.status = volume.status, 'reserved'
-        connection = self.driver.initialize_connection(volume, {})['data']
-        connection['path'] = os.path.join(self.directory(volume),
-                                          connection['name'])
-        connection['key'] = self.passphrase(volume)
-        yield connection
-        self.driver.terminate_connection(volume, {})
-        volume.status = before
+        try:
+            connection = self.driver.initialize_connection(volume, {})['data']
+            connection['path'] = os.path.join(self.directory(volume),
+                                              connection['name'])
+            connection['key'] = self.passphrase(volume)
+            yield connection
+            self.driver.terminate_connection(volume, {})
+        finally:
+            volume.status = before
 
     def write(self, volume, pattern, offset=0, length=MIB):
         """Write a byte many times into a volume, as a guest."""
