@@ -14,7 +14,13 @@
 #
 # Installs what the tests need and runs them, on Debian 12:
 #
-#     tools/test.sh [all | unit | functional | pep8 | docs]...
+#     tools/test.sh [all | unit | functional | pep8 | docs | gate | releases]...
+#
+# unit and functional take the newest release of Cinder, all is both of them
+# with pep8 and docs. releases is both with every release and, for the newest,
+# with native threads too; gate, what continuous integration runs, is all with
+# the unit tests of every release and the functional ones of the oldest.
+# A release can also be named: unit-26, functional-27, functional-native.
 #
 # The last line says how many tests passed, failed and were skipped; a style
 # check or a documentation build that fails counts as a failed test. With
@@ -33,12 +39,21 @@ unset PYTHON    # stestr would start its workers with it
 # A root shell got with su may lack these.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-usage="usage: tools/test.sh [all | unit | functional | pep8 | docs]..."
+steps_help="all | unit | functional | pep8 | docs | gate | releases"
+usage="usage: tools/test.sh [$steps_help]..."
+other_units=(unit-native unit-26 unit-27 unit-28)
+other_functionals=(functional-native functional-26 functional-27 functional-28)
 steps=()
 for step in "${@:-all}"; do
     case $step in
         all) steps+=(pep8 unit functional docs) ;;
+        gate) steps+=(pep8 unit "${other_units[@]}" functional functional-26
+                      functional-native docs) ;;
+        releases) steps+=(unit "${other_units[@]}"
+                          functional "${other_functionals[@]}") ;;
         unit | functional | pep8 | docs) steps+=("$step") ;;
+        unit-native | unit-2[678] | functional-native | functional-2[678])
+            steps+=("$step") ;;
         -h | --help) echo "$usage"; exit 0 ;;
         *) echo "$usage" >&2; exit 2 ;;
     esac
@@ -95,6 +110,7 @@ run_tox() {
 }
 
 passed=0 failed=0 skipped=0
+table=
 
 # Run a tox environment that runs stestr, and add up what became of its tests.
 run_tests() {
@@ -112,6 +128,8 @@ run_tests() {
     # stestr may fail for a reason that no test shows.
     [ "$rc" = 0 ] || [ "$f" != 0 ] || f=1
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    table+=$(printf '%-20s %4d passed, %d failed, %d skipped' \
+                    "$1" "$p" "$f" "$s")$'\n'
 }
 
 cd "$tree" || exit
@@ -121,13 +139,14 @@ for step in "${steps[@]}"; do
     say "$step"
     began=$SECONDS
     case $step in
-        unit) run_tests unit py3 ;;
-        functional) run_tests functional functional ;;
+        unit*) run_tests "$step" "${step/unit/py3}" ;;
+        functional*) run_tests "$step" "$step" ;;
         *) run_tox "$step" || failed=$((failed + 1)) ;;
     esac
     echo "$step took $((SECONDS - began)) s"
 done
 
 say "All took $((SECONDS - start)) s"
+printf '%s' "$table"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -14,6 +14,9 @@
 
 import itertools
 
+from cinder import objects
+# Before Cinder 29 its drivers can't be imported without its objects.
+objects.register_all()
 from cinder.backup.drivers import lustre as backup_driver
 from cinder.volume.drivers import lustre as volume_driver
 

@@ -27,7 +27,7 @@ from unittest import mock
 import fixtures
 from oslo_db.sqlalchemy import engines
 
-from cinder.db import api as db
+from cinder.tests.unit.lustre import releases
 
 
 class ImageService:
@@ -90,10 +90,10 @@ class DatabaseFile(fixtures.Fixture):
 
     def _setUp(self):
         with contextlib.closing(sqlite3.connect(self.path)) as file:
-            memory = db.get_engine().raw_connection()
+            memory = releases.database.get_engine().raw_connection()
             memory.driver_connection.backup(file)
             memory.close()
-        self.addCleanup(db.main_context_manager.patch_engine(
+        self.addCleanup(releases.database.main_context_manager.patch_engine(
             engines.create_engine('sqlite:///' + self.path,
                                   sqlite_synchronous=False)))
 

@@ -40,6 +40,8 @@ NEEDED_TO_BUILD = ('LICENSE', 'README.md', 'pyproject.toml',
 IMPORT = """
 from importlib import metadata
 
+from cinder import objects
+objects.register_all()    # as every service does
 from cinder.backup.drivers import lustre as backup
 from cinder.volume.drivers import lustre as volume
 

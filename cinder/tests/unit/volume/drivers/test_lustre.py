@@ -46,6 +46,7 @@ from cinder.scheduler import host_manager
 from cinder.tests.unit import fake_constants
 from cinder.tests.unit.lustre import fakes
 from cinder.tests.unit.lustre import records
+from cinder.tests.unit.lustre import releases
 from cinder.tests.unit import test
 from cinder.tests.unit import utils as tests_utils
 from cinder.volume import configuration
@@ -166,7 +167,7 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.addCleanup(cinder.privsep.sys_admin_pctxt.set_client_mode, True)
         self.temp = self.useFixture(fixtures.TempDir()).path
         self.override_config('image_conversion_dir', self.temp)
-        self.override_config('image_introspection_address_space_limit', 1024)
+        releases.unlimit_qemu_img(self)
         self.context = context.RequestContext(
             fake_constants.USER_ID, fake_constants.PROJECT_ID, is_admin=True)
         self.driver = self.new_driver()
