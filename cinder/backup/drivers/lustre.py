@@ -30,6 +30,7 @@ from cinder import exception
 from cinder.i18n import _
 from cinder import interface
 from cinder.lustre import files
+from cinder.lustre import releases
 from cinder import objects
 from cinder.privsep import lustre as privileged
 from os_brick.remotefs import lustre as lustre_brick
@@ -145,7 +146,9 @@ class LustreBackupDriver(posix.PosixBackupDriver):
         size back.
         """
         self._check_share()
-        super().restore(backup, volume_id, volume_file, volume_is_new)
+        leave_out_zeros = volume_is_new and not (
+            releases.RESTORE_LOSES_ZEROS and backup.parent_id)
+        super().restore(backup, volume_id, volume_file, leave_out_zeros)
         volume = objects.Volume.get_by_id(self.context, volume_id)
         self._fill_up(volume_file, volume.size * units.Gi)
 
