@@ -15,6 +15,8 @@
 Nothing else in the drivers asks which release it is.
 """
 
+from cinder.image import image_utils
+from cinder import utils
 from cinder import version
 
 RELEASE = int(version.version_string().split('.')[0])
@@ -22,3 +24,32 @@ RELEASE = int(version.version_string().split('.')[0])
 # The restore of an incremental backup to a new volume leaves out chunks of
 # zeros, so that what an older backup has there stays.
 RESTORE_LOSES_ZEROS = RELEASE < 29
+
+
+class _NoThreadPool:
+    """Has the callers of eventlet.tpool do their work themselves."""
+
+    @staticmethod
+    def Proxy(obj):
+        return obj
+
+    @staticmethod
+    def execute(function, *args, **kwargs):
+        return function(*args, **kwargs)
+
+
+def _has_native_threads():
+    return RELEASE >= 29 and utils.concurrency_mode_threading()
+
+
+def free_image_utils_from_eventlet():
+    """Let images be downloaded and uploaded by native threads.
+
+    Cinder 29 can do without eventlet, but its image_utils still hands image
+    files to eventlet's thread pool. That serves the native thread which was
+    the first to use it; any other one waits for ever. cinder-volume itself
+    downloads an image by image_utils before it asks the driver, so this has
+    to be mended there. With eventlet, and before 29, nothing is changed.
+    """
+    if _has_native_threads():
+        image_utils.tpool = _NoThreadPool

@@ -40,6 +40,7 @@ from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
+from cinder.lustre import releases
 from cinder import objects
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
@@ -161,6 +162,7 @@ class LustreDriver(groups.GroupsMixin,
         :raises InvalidConfigurationValue: naming the option and what is wrong
         """
         super().do_setup(context)
+        releases.free_image_utils_from_eventlet()
         conf = self.configuration
         self._shares = self._configured_shares()
         self.base = conf.lustre_mount_point_base

@@ -54,7 +54,7 @@ class ImageService:
         with open(self._path, 'rb') as image:
             shutil.copyfileobj(image, data)
 
-    def update(self, context, image_id, metadata, data, **kwargs):
+    def update(self, context, image_id, image_meta, data, **kwargs):
         with open(self._path, 'wb') as image:
             shutil.copyfileobj(data, image)
 

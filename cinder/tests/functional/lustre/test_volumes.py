@@ -13,11 +13,13 @@
 """Volumes through their life, by what a guest reads."""
 
 import os
+import threading
 
 import ddt
 
 from cinder import exception
 from cinder.tests.functional.lustre import base
+from cinder.tests.functional.lustre import stand_ins
 
 KINDS = (
     ('thin', 'qcow2'), ('thin', 'raw'), ('thick', 'raw'), ('thick', 'qcow2'))
@@ -154,3 +156,39 @@ class LifeTest(base.LustreTestCase):
         open(self.path(volume, '.new'), 'w').close()
         self.delete(volume)
         self.assertEqual([], self.listing())
+
+
+class ImageTest(base.LustreTestCase):
+
+    # In seconds, for what takes one or two.
+    _LONG = 120
+
+    def test_transfers_in_two_threads(self):
+        """None waits for ever, with green threads or native ones."""
+        volumes = [self.create() for _number in range(2)]
+        paths = [os.path.join(self.temp, 'image-%d' % number)
+                 for number in range(2)]
+        threads = [threading.Thread(target=self._transfer, args=(*each, byte),
+                                    daemon=True)
+                   for *each, byte in zip(volumes, paths, b'ab')]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(self._LONG)
+            self.assertFalse(thread.is_alive(), 'it hangs')
+        for volume, path, byte in zip(volumes, paths, b'ab'):
+            self.assert_reads(volume, byte)
+            self.assertEqual(self.content(volume),
+                             self.image_content(path, 'qcow2'))
+
+    def _transfer(self, volume, path, byte):
+        """Fill a volume from an image, and make one of it."""
+        with open(path, 'wb') as image:
+            image.write(bytes([byte]) * base.MIB)
+        service = stand_ins.ImageService(path, 'raw')
+        self.driver.copy_image_to_volume(self.context, volume, service,
+                                         'image-id')
+        self.driver.copy_volume_to_image(
+            self.context, volume, service,
+            dict(service.show(self.context, 'image-id'),
+                 disk_format='qcow2'))
