@@ -35,6 +35,8 @@ Environment:
   LUSTRE_SHARE         use this Lustre share (as one would name it to mount)
                        instead of the sandbox's stand-in; the demo makes a
                        directory of its own in it and removes that at the end
+  OS_CINDER_DISABLE_EVENTLET_PATCHING
+                       1 runs Cinder's services on native threads
   CINDER_LUSTRE_HOME   where to install and run [/opt/cinder-lustre]; the
                        service user must be able to read it
 USAGE
@@ -55,7 +57,9 @@ if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || {
         echo "demo.sh: run it as root, or install sudo" >&2; exit 1; }
     exec sudo env CINDER_LUSTRE_HOME="$CINDER_LUSTRE_HOME" \
-        LUSTRE_SHARE="$LUSTRE_SHARE" bash "$here/demo.sh" "$@"
+        LUSTRE_SHARE="$LUSTRE_SHARE" \
+        OS_CINDER_DISABLE_EVENTLET_PATCHING="${OS_CINDER_DISABLE_EVENTLET_PATCHING:-}" \
+        bash "$here/demo.sh" "$@"
 fi
 
 # A root shell got with su may lack these.

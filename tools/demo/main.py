@@ -124,6 +124,9 @@ def run(layout, shares, out):
     import steps
 
     out.say(shares.about)
+    if os.environ.get(stack.THREADS):
+        out.say("Cinder's services run with %s=%s." % (
+            stack.THREADS, os.environ[stack.THREADS]))
     services = stack.Stack(layout, shares)
     with timed(out, 'Making the shares'):
         services.prepare()

@@ -63,7 +63,10 @@ def marked_environment(home, **more):
     """A clean environment, with the mark by which leftovers are found."""
     env = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:'
                    '/sbin:/bin',
-           'LANG': 'C.UTF-8', MARK: str(home)}
+           'LANG': 'C.UTF-8', MARK: str(home),
+           # Services on native threads give their processes titles, which
+           # setproctitle otherwise writes over the environment in /proc.
+           'SPT_NOENV': 'yes'}
     # How this machine reaches a package index, if it needs to be told.
     for name, value in os.environ.items():
         if name.lower().endswith('_proxy') or name.startswith('PIP_'):

@@ -12,6 +12,7 @@
 
 """The services: RabbitMQ, MariaDB, Glance's API and Cinder's, up and down."""
 
+import os
 import pwd
 import socket
 import subprocess
@@ -25,6 +26,8 @@ import share
 
 SERVICE_USER = 'cinder'
 RABBITMQ_SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
+# Cinder's own: whether its services run on native threads.
+THREADS = 'OS_CINDER_DISABLE_EVENTLET_PATCHING'
 
 
 class ServiceFailed(Exception):
@@ -99,6 +102,7 @@ class Stack:
         env = procs.marked_environment(self.layout.home, **more)
         env['PATH'] = '%s:%s' % (self.layout.venv / 'bin', env['PATH'])
         env.setdefault('HOME', str(self.layout.lib / 'cinder'))
+        env[THREADS] = os.environ.get(THREADS, '')
         # So that what is written to a log is seen there at once.
         env['PYTHONUNBUFFERED'] = '1'
         return env
