@@ -18,8 +18,8 @@
 #
 # unit and functional take the newest release of Cinder, all is both of them
 # with pep8 and docs. releases is both with every release and, for the newest,
-# with native threads too; gate, what continuous integration runs, is all with
-# the unit tests of every release and the functional ones of the oldest.
+# with native threads too; gate, what continuous integration runs, is that
+# with pep8 and docs, but without the functional tests of releases in between.
 # A release can also be named: unit-26, functional-27, functional-native.
 #
 # The last line says how many tests passed, failed and were skipped; a style
