@@ -119,7 +119,7 @@ class FakeLustre(fixtures.Fixture):
 
     def call(self, share, function, *args, timeout):
         if function is lustre_child.run_with:
-            skip_without(args[1])
+            skip_without(args[2])
         umask = os.umask(0)
         try:
             return function(*args)
