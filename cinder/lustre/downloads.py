@@ -92,7 +92,7 @@ def _checked(path, meta, image_id, size, key):
         disk_format = 'raw'
     try:
         data = image_utils.qemu_img_info(path, run_as_root=False)
-    except exception.Invalid:
+    except (exception.Invalid, processutils.ProcessExecutionError):
         raise exception.ImageUnacceptable(image_id=image_id, reason=_(
             "it is damaged or needs other files"))
     if data.backing_file:

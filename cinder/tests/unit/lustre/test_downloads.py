@@ -125,6 +125,13 @@ class DownloadTestCase(test.TestCase):
     def test_raw_that_calls_itself_qcow2(self):
         self.assert_refused('', CONTENT, disk_format='qcow2')
 
+    def test_damaged(self):
+        """A claim to 4 EiB, which qemu-img does not believe."""
+        content = bytearray(self.made('create', '-q', '-f', 'qcow2', '1M'))
+        content[24:32] = (1 << 62).to_bytes(8, 'big')
+        self.assert_refused('it is damaged', bytes(content),
+                            disk_format='qcow2')
+
     def test_compressed(self):
         self.override_config('allow_compression_on_image_upload', True)
         with self.image(gzip.compress(CONTENT),
