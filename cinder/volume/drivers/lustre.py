@@ -31,6 +31,7 @@ from cinder import coordination
 from cinder.db import api as db
 from cinder import exception
 from cinder.i18n import _
+from cinder.image import accelerator
 from cinder.image import image_utils
 from cinder import interface
 from cinder.lustre import adoption
@@ -402,6 +403,12 @@ class LustreDriver(groups.GroupsMixin,
                        else image_utils.fixup_disk_format(disk_format))
         with image_utils.temporary_file(prefix='lustre_upload_') as path:
             volume_images.export(path, file_format)
+            if image_meta.get('container_format') == 'compressed':
+                # Not by upload_volume(), which would guess the format of the
+                # file first: a guest can write any header.
+                accelerator.ImageAccel(path, path).compress_img(
+                    run_as_root=False)
+                image_meta = dict(image_meta, container_format='bare')
             volume_utils.upload_volume(context, image_service, image_meta,
                                        path, volume, run_as_root=False,
                                        volume_format=disk_format)
