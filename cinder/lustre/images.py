@@ -362,7 +362,9 @@ class VolumeImages:
         try:
             return self._checked_record(json.loads(content))
         except ValueError as exc:
-            raise self._invalid(os.path.basename(path), exc)
+            raise self._invalid(os.path.basename(path), _(
+                "%s; write it again as \"A damaged record\" in the driver's "
+                "documentation says, or delete the volume") % exc)
 
     def recorded_id(self, file):
         """Return the ID under which a snapshot's overlay is recorded.
