@@ -189,13 +189,17 @@ class HungTestCase(SharesTestCase):
 
     def children(self):
         """Count the processes that make calls on shares."""
+        return self.children_of(os.getpid())
+
+    @staticmethod
+    def children_of(service):
         found = 0
         for path in glob.glob('/proc/[0-9]*/cmdline'):
             with contextlib.suppress(OSError), open(path) as cmdline, open(
                     path.replace('cmdline', 'stat')) as stat:
                 parent = int(stat.read().rpartition(')')[2].split()[1])
                 if ('lustre_child' in cmdline.read() and
-                        parent == os.getpid()):
+                        parent == service):
                     found += 1
         return found
 
