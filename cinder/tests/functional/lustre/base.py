@@ -54,7 +54,7 @@ MIB = 1 << 20
 # The tests run from the root of the tree, wherever they are installed.
 SANDBOX = os.path.join(os.getcwd(), 'sandbox', 'lustre-sandbox')
 
-_BLOCK = 64 << 10
+BLOCK = 64 << 10
 
 _FILE_SYSTEM_TYPES = ['lustre', 'xfs', 'ext4', 'fuse', 'fuse.lustre']
 
@@ -75,19 +75,19 @@ def backing_chain(path):
                           '--output', 'json', '-f', 'qcow2', path))
 
 
-def _digest(path):
+def digest(path):
     """Hash a sparse file: all of its blocks that are not zeros."""
-    digest = hashlib.blake2b()
-    zeros = bytes(_BLOCK)
+    found = hashlib.blake2b()
+    zeros = bytes(BLOCK)
     with open(path, 'rb') as f:
-        for offset in _data_blocks(f):
-            block = os.pread(f.fileno(), _BLOCK, offset)
+        for offset in data_blocks(f):
+            block = os.pread(f.fileno(), BLOCK, offset)
             if block != zeros:
-                digest.update(b'%d:' % offset + block)
-    return digest.hexdigest()
+                found.update(b'%d:' % offset + block)
+    return found.hexdigest()
 
 
-def _data_blocks(f):
+def data_blocks(f):
     end = os.fstat(f.fileno()).st_size
     offset = 0
     while offset < end:
@@ -95,9 +95,9 @@ def _data_blocks(f):
             offset = os.lseek(f.fileno(), offset, os.SEEK_DATA)
         except OSError:
             return
-        offset -= offset % _BLOCK
+        offset -= offset % BLOCK
         yield offset
-        offset += _BLOCK
+        offset += BLOCK
 
 
 class FileSystems:
@@ -336,7 +336,7 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
                           'key': key}) as options:
             run('qemu-img', 'convert', *options, '-O', 'raw', flat)
         try:
-            return os.stat(flat).st_size, _digest(flat)
+            return os.stat(flat).st_size, digest(flat)
         finally:
             os.unlink(flat)
 

@@ -10,353 +10,705 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""A service that is killed in the middle of an operation.
 
-The operation runs in a process of its own, on the same share and the same
-database, and that process gets SIGKILL before its first step, then before its
-second one, and so on until it is done. A step is a call on the share or a
-change of the volume in the database; between two of them nothing is done that
-stays.
+"""A service that is killed, or whose share loses power, at any step.
+
+An operation runs once to its end, and each system call that changes the share
+or the database is noted: that are its steps. Then it runs again for each of
+them, on the same files and the same database, and the service is killed right
+before that step, with all it has started. (After a step is before the next
+one, or at the end.) Then a new driver starts, and
+
+* what is not being changed reads as before; what is reads as before or after,
+  or can't be read before it is completed or deleted;
+* the operation, repeated, comes to its end, and all is as if it had never been
+  interrupted; or it is given up, and all is as if it had never begun;
+* the volumes, deleted, leave nothing behind.
+
+When a share's servers lose power there is less left than after a kill: what
+was not synced. These states are made from the steps, see :class:`PowerCuts`.
+
+Long runs of the same call, as qemu-img writes, are cut before the first, the
+second and the last of them; with CINDER_LUSTRE_KILLS=all before each.
+
+doc/source/contributor/kill-points.csv lists the steps. A test fails where it
+is not up to date; CINDER_LUSTRE_KILLS=write mends it.
 """
 
+import contextlib
+import csv
+import dataclasses
+import itertools
 import os
-import signal
+import re
+import shutil
 import subprocess
-import time
+import types
 
 import ddt
 
 from cinder.db import api as db
-from cinder.lustre import files
+from cinder import exception
 from cinder import objects
+from cinder.objects import fields
+from cinder.privsep import lustre as privileged
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
-from os_brick.remotefs import lustre as lustre_brick
-from os_brick.remotefs import lustre_child
+from cinder.tests.functional.lustre import steps
 
-STEPS = [(lustre_brick.ShareClient, 'call'),
-         (db, 'volume_admin_metadata_update')]
+MODE = os.environ.get('CINDER_LUSTRE_KILLS', '')
 
-KINDS = (('thin', 'qcow2'), ('thick', 'raw'))
+TABLE = os.path.join(os.getcwd(), 'doc', 'source', 'contributor',
+                     'kill-points.csv')
+
+THIN, THIN_RAW, THICK, THICK_QCOW2 = (
+    {'provisioning__type': provisioning, 'lustre__format': image_format}
+    for provisioning, image_format in (
+        ('thin', 'qcow2'), ('thin', 'raw'), ('thick', 'raw'),
+        ('thick', 'qcow2')))
+
+
+# What qemu-img check exits with.
+_LEAKS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An operation on a world of volumes and snapshots.
+
+    :ivar name: as in the table
+    :ivar prepare: given the test, makes the world: a namespace of the ids of
+        volumes and snapshots
+    :ivar run: given the test and the world, does it, as cinder-volume does
+    :ivar give_up: given the same, what may be done instead of a repetition,
+        such that all is as before
+    :ivar repeat: whether it can be repeated
+    """
+
+    name: str
+    prepare: object
+    run: object
+    give_up: object = None
+    repeat: bool = True
+
+    @property
+    def __name__(self):
+        """What ddt adds to a test's name."""
+        return self.name
+
+
+# Worlds
+
+def volume(specs, *status, snapshots=0):
+    """A volume with data, and with a different one in each snapshot."""
+    def prepare(test):
+        made = test.create(specs=specs)
+        taken = []
+        test.write(made, 1)
+        for number in range(snapshots):
+            taken.append(test.snapshot(made).id)
+            test.write(made, 2 + number, (number + 1) * base.MIB // 2)
+        test.update(made, *status)
+        return types.SimpleNamespace(volume=made.id, taken=taken)
+    return prepare
+
+
+def doomed(which, specs, snapshots):
+    """A volume with a snapshot that is being deleted."""
+    def prepare(test):
+        world = volume(specs, snapshots=snapshots)(test)
+        world.snapshot = world.taken[which]
+        test.update(test.snapshot_of(world), 'deleting')
+        return world
+    return prepare
+
+
+def with_snapshot_record(specs, snapshots=0):
+    """A volume of which a snapshot is being taken."""
+    def prepare(test):
+        world = volume(specs, snapshots=snapshots)(test)
+        world.snapshot = test.snapshot_record(test.volume_of(world)).id
+        return world
+    return prepare
+
+
+def with_new(specs, size=1, source=None, snapshots=0):
+    """A source, if any, and a volume that is being made."""
+    def prepare(test):
+        world = (volume(source, snapshots=snapshots)(test) if source
+                 else types.SimpleNamespace(taken=[], volume=None))
+        world.new = test.volume_record(size, specs=specs).id
+        return world
+    return prepare
+
+
+# What cinder-volume does
+
+def create(test, world):
+    new = test.volume_of(world, 'new')
+    test._created(new, test.driver.create_volume(new))
+
+
+def clone(test, world):
+    new = test.volume_of(world, 'new')
+    test._created(new, test.driver.create_cloned_volume(
+        new, test.volume_of(world)))
+
+
+def from_snapshot(test, world):
+    new = test.volume_of(world, 'new')
+    test._created(new, test.driver.create_volume_from_snapshot(
+        new, objects.Snapshot.get_by_id(test.context, world.taken[0])))
+
+
+def from_image(image_format):
+    def run(test, world):
+        new = test.volume_of(world, 'new')
+        update = test.driver.create_volume(new)
+        new.update(update)
+        new.status = 'downloading'
+        new.save()
+        test.driver.copy_image_to_volume(
+            test.context, new, test.image(image_format), 'image')
+        test._created(new, update)
+    return run
+
+
+def delete_new(test, world):
+    test.delete(test.volume_of(world, 'new'))
+
+
+def delete(test, world):
+    test.delete(test.volume_of(world))
+
+
+def extend(test, world):
+    made = test.volume_of(world)
+    test.extend(made, 2)
+    test.update(made, 'available')
+
+
+def snapshot(test, world):
+    taken = test.snapshot_of(world)
+    test.driver.create_snapshot(taken)
+    test.update(taken, fields.SnapshotStatus.AVAILABLE)
+
+
+def delete_snapshot(test, world):
+    test.delete_snapshot(test.snapshot_of(world))
+
+
+def revert(test, world):
+    made = test.volume_of(world)
+    test.driver.revert_to_snapshot(
+        test.context, made,
+        objects.Snapshot.get_by_id(test.context, world.taken[-1]))
+    test.update(made, 'available')
+
+
+def upload(test, world):
+    test.driver.copy_volume_to_image(
+        test.context, test.volume_of(world), test.image('raw'),
+        {'id': 'image', 'disk_format': 'raw', 'container_format': 'bare'})
+
+
+def migrated(test, world):
+    """Let a volume have the files of the one it was copied to."""
+    made, new = test.volume_of(world), test.volume_of(world, 'other')
+    test.update(made, **test.driver.update_migrated_volume(
+        test.context, made, new, 'available'))
+
+
+OPERATIONS = [
+    *(Operation('create ' + name, with_new(specs), create, delete_new, False)
+      for name, specs in (
+          ('(thin qcow2)', THIN), ('(thin raw)', THIN_RAW),
+          ('(thick raw)', THICK), ('(thick qcow2)', THICK_QCOW2))),
+    *(Operation('clone ' + name,
+                with_new(specs, 2, THIN, 1),
+                clone, delete_new, False)
+      for name, specs in (('(to larger qcow2)', THIN),
+                          ('(to larger thick raw)', THICK))),
+    *(Operation('volume from snapshot ' + name,
+                with_new(specs, 2, THIN, 2),
+                from_snapshot, delete_new, False)
+      for name, specs in (('(to larger qcow2)', THIN),
+                          ('(to larger raw)', THIN_RAW))),
+    *(Operation('volume from image ' + name, with_new(specs),
+                from_image(image_format), delete_new, False)
+      for name, specs, image_format in (('(raw to qcow2)', THIN, 'raw'),
+                                        ('(qcow2 to raw)', THIN_RAW,
+                                         'qcow2'))),
+    *(Operation('extend ' + name, volume(specs, 'extending',
+                                         snapshots=snapshots), extend)
+      for name, specs, snapshots in (
+          ('(qcow2)', THIN, 0), ('(raw)', THIN_RAW, 0),
+          ('(thick raw)', THICK, 0), ('(thick qcow2)', THICK_QCOW2, 0),
+          ('(with a snapshot)', THIN_RAW, 1))),
+    *(Operation('snapshot ' + name,
+                with_snapshot_record(specs, snapshots),
+                snapshot, delete_snapshot)
+      for name, specs, snapshots in (('(first, of qcow2)', THIN, 0),
+                                     ('(first, of raw)', THIN_RAW, 0),
+                                     ('(second)', THIN_RAW, 1))),
+    *(Operation('delete snapshot ' + name, doomed(which, specs, snapshots),
+                delete_snapshot)
+      for name, which, specs, snapshots in (
+          ('(only, of qcow2)', 0, THIN, 1),
+          ('(only, of thick raw)', 0, THICK, 1),
+          ('(oldest of three)', 0, THIN_RAW, 3),
+          ('(middle of three)', 1, THIN, 3),
+          ('(newest of three)', 2, THIN, 3))),
+    Operation('revert', volume(THIN, 'reverting', snapshots=2), revert),
+    Operation('delete', volume(THIN, 'deleting'), delete),
+    Operation('delete (with snapshots)',
+              volume(THIN_RAW, 'deleting', snapshots=2), delete),
+    Operation('upload', volume(THIN, 'uploading', snapshots=1), upload),
+]
+
+
+def row(name):
+    """Find an operation's row of the table."""
+    with open(TABLE, newline='') as table:
+        return {line[0]: line for line in csv.reader(table)}.get(name)
+
+
+def write_row(new):
+    """Put a row into the table, in the order of the operations."""
+    names = [operation.name for operation in OPERATIONS]
+    with open(TABLE, newline='') as table:
+        head, *rows = csv.reader(table)
+    rows = {line[0]: line for line in rows + [new]}
+    with open(TABLE, "w", newline="") as table:
+        csv.writer(table, lineterminator='\n').writerows(
+            [head] + [rows[name] for name in names if name in rows])
+
+
+def copy_sparse(source, target):
+    """Copy a file, but not its holes.
+
+    cp(1) reads all of a file that has its space allocated.
+    """
+    with open(source, 'rb') as f, open(target, 'wb') as copy:
+        copy.truncate(os.fstat(f.fileno()).st_size)
+        for offset in base.data_blocks(f):
+            copy.seek(offset)
+            copy.write(os.pread(f.fileno(), base.BLOCK, offset))
+    shutil.copymode(source, target)
+
+
+class Saved:
+    """A copy of the files of the shares and of the database."""
+
+    def __init__(self, test, database):
+        self._test = test
+        self._database = database
+        self._path = os.path.join(test.temp, 'saved-%d' % next(self._numbers))
+        os.mkdir(self._path)
+        for number, share in enumerate(test.share_directories()):
+            self._copy_all(share, os.path.join(self._path, str(number)))
+        test.close_database()
+        shutil.copy(database, os.path.join(self._path, 'database'))
+
+    _numbers = itertools.count()
+
+    def restore(self):
+        for number, share in enumerate(self._test.share_directories()):
+            # The directory itself is mounted.
+            for name in os.listdir(share):
+                os.unlink(os.path.join(share, name))
+            self._copy_all(os.path.join(self._path, str(number)), share)
+        self._test.close_database()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._database + '-journal')
+        shutil.copy(os.path.join(self._path, 'database'), self._database)
+
+    @staticmethod
+    def _copy_all(source, target):
+        shutil.copytree(source, target, copy_function=copy_sparse,
+                        dirs_exist_ok=True)
+
+    def remove(self):
+        shutil.rmtree(self._path)
+
+
+class _File:
+    """A file that a share had, and a copy of what was synced of it."""
+
+    def __init__(self, copy=None):
+        self.copy = copy
+
+
+class PowerCuts:
+    """What a share is left with when its servers lose power.
+
+    Of a file's data there is what was synced last, and no data if it never
+    was. Of the names there are those of the last sync of the directory, or
+    those at the moment: on Lustre the names are another server's than the
+    data. A state is a moment's database with one of these; equal ones are
+    kept once.
+
+    :param test: the test, whose first share it is
+    """
+
+    def __init__(self, test):
+        self._test = test
+        self._share = test.share_directories()[0]
+        self._copies = itertools.count()
+        self._files = {}        # by inode
+        self._names = {}        # as the directory was synced
+        self._synced = None     # by the step that is being made
+        self._start()
+        self.states = {}
+
+    def _start(self):
+        for name in os.listdir(self._share):
+            path = os.path.join(self._share, name)
+            self._files[os.stat(path).st_ino] = _File(self._copied(path))
+        self._names = self._current()
+
+    def before(self, step):
+        """Note what is left if the power goes before a step."""
+        self._complete()
+        self.note(step)
+        if step.is_sync:
+            self._synced = self._sync(step.paths[0])
+        return True
+
+    def end(self):
+        self._complete()
+        self.note('the end')
+
+    def note(self, step):
+        database = self._test.database
+        moment = [self._content(database),
+                  self._content(database + '-journal')]
+        for names in self._names, self._current():
+            state = {name: file.copy for name, file in names.items()}
+            self.states.setdefault((*moment, *sorted(
+                (name, copy or '') for name, copy in state.items())),
+                (step, state))
+
+    def restore(self, key):
+        """Bring the share and the database into a state."""
+        _step, state = self.states[key]
+        for name in os.listdir(self._share):
+            os.unlink(os.path.join(self._share, name))
+        for name, copy in state.items():
+            path = os.path.join(self._share, name)
+            if copy:
+                copy_sparse(copy, path)
+            else:
+                os.close(os.open(path, os.O_CREAT, 0o660))
+        self._test.close_database()
+        for suffix, content in zip(('', '-journal'), key):
+            path = self._test.database + suffix
+            if content is not None:
+                with open(path, 'wb') as f:
+                    f.write(content)
+            elif os.path.exists(path):
+                os.unlink(path)
+
+    def _sync(self, path):
+        """Copy what is synced; it counts when the call has been made."""
+        if os.path.isdir(path):
+            names = self._current()
+            return lambda: setattr(self, '_names', names)
+        file, copy = self._files[os.stat(path).st_ino], self._copied(path)
+        return lambda: setattr(file, 'copy', copy)
+
+    def _complete(self):
+        if self._synced:
+            self._synced()
+        self._synced = None
+
+    def _current(self):
+        """The names at the moment, with their files."""
+        inodes = {entry.name: entry.inode()
+                  for entry in os.scandir(self._share)}
+        # An inode's number may be used again once its file is gone.
+        self._files = {inode: self._files.get(inode) or _File()
+                       for inode in inodes.values()}
+        return {name: self._files[inode] for name, inode in inodes.items()}
+
+    def _copied(self, path):
+        copy = os.path.join(self._test.temp, 'synced-%d' % next(self._copies))
+        copy_sparse(path, copy)
+        return copy
+
+    @staticmethod
+    def _content(path):
+        try:
+            with open(path, 'rb') as f:
+                return f.read()
+        except FileNotFoundError:
+            return None
+
+
+class StepsTestCase(base.LustreTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.database = os.path.join(self.temp, 'cinder.sqlite')
+        self.useFixture(stand_ins.DatabaseFile(self.database))
+        self._read = {}
+
+    # For operations
+
+    def volume_of(self, world, which='volume'):
+        return objects.Volume.get_by_id(self.context, getattr(world, which))
+
+    def snapshot_of(self, world):
+        return objects.Snapshot.get_by_id(self.context, world.snapshot)
+
+    def update(self, record, *status, **values):
+        record.update({'status': status[0]} if status else values)
+        record.save()
+
+    def image(self, image_format):
+        path = os.path.join(self.temp, 'image.' + image_format)
+        if not os.path.exists(path):
+            base.run('qemu-img', 'create', '-q', '-f', image_format, path,
+                     '4M')
+            base.run('qemu-io', '-f', image_format, '-c',
+                     'write -P 65 1M 1M', path)
+        return stand_ins.ImageService(path, image_format)
+
+    # What there is
+
+    def share_directories(self):
+        return [path + share[len(root):] for (root, path), share in
+                zip(self.file_systems.roots, self.shares)]
+
+    @staticmethod
+    def close_database():
+        db.get_engine().dispose()
+
+    def everything(self):
+        return {**self.contents(), 'files': self.files()}
+
+    def contents(self):
+        """What reads all volumes and snapshots that can be read."""
+        contents = {}
+        for made in objects.VolumeList.get_all(self.context):
+            if made.status in ('creating', 'downloading', 'deleting'):
+                continue
+            contents[made.id, 'size'] = made.size
+            contents[made.id] = self.attach_and_read(made)
+            for taken in objects.SnapshotList.get_all_for_volume(
+                    self.context, made.id):
+                if taken.status == fields.SnapshotStatus.AVAILABLE:
+                    contents[taken.id] = self.read(
+                        made, self.driver._images(made).snapshot(taken.id))
+        return contents
+
+    def attach_and_read(self, made):
+        status = made.status
+        try:
+            with self.attached(made):
+                pass
+        except exception.InvalidVolume:
+            # It has been made larger; it can't be attached until the
+            # extension has been repeated.
+            self.assertEqual('extending', status)
+        return self.read(made, self.driver._images(made).active())
+
+    def read(self, made, image):
+        """Check and read an image, unless it has been read before."""
+        chain = self.driver._images(made)._follow(image.file)
+        key = tuple(base.digest(image.path) for image in chain)
+        if key not in self._read:
+            for link in chain:
+                if link.format == 'qcow2':
+                    self.check_image(link.path)
+            self._read[key] = self.image_content(image.path, image.format)
+        return self._read[key]
+
+    def check_image(self, path):
+        done = subprocess.run(['qemu-img', 'check', '-q', '-f', 'qcow2', path],
+                              capture_output=True, text=True)
+        # Clusters that are allocated and not used do no harm.
+        self.assertIn(done.returncode, (0, _LEAKS), done.stdout + done.stderr)
+
+    def files(self):
+        """All files, except for records, which outlive the snapshots."""
+        return [name for share in (0, 1) for name in self.listing(share)
+                if not name.endswith('.info')]
+
+    # Steps
+
+    def run_by_steps(self, operation, world, before):
+        # What is open here must not be shared with another process.
+        self.driver._client.close()
+        privileged._guard.close()
+        self.close_database()
+        ended = steps.supervise(
+            lambda: operation.run(self, world), self.watched, before)
+        self.driver = self.new_driver()
+        return ended
+
+    def watched(self, path):
+        return (path.startswith(self.mount_base)
+                or path == self.database + '-journal')
+
+    def steps_of(self, operation, world, cuts):
+        """Run an operation to its end and return its steps."""
+        found = []
+
+        def note(step):
+            if self.is_part_of_transaction(step):
+                return True
+            found.append(step)
+            return cuts.before(step)
+
+        self.assertTrue(self.run_by_steps(operation, world, note))
+        cuts.end()
+        return found
+
+    def is_part_of_transaction(self, step):
+        """SQLite commits by removing its journal."""
+        return (step.paths[0].startswith(self.database)
+                and step.call != 'unlink')
 
 
 @ddt.ddt
-class KillTest(base.LustreTestCase):
+class KillTest(StepsTestCase):
 
-    def setUp(self):
-        super().setUp()
-        self.useFixture(stand_ins.DatabaseFile(os.path.join(
-            self.temp, 'cinder.sqlite')))
+    def test_table_is_complete(self):
+        with open(TABLE, newline='') as table:
+            self.assertEqual([operation.name for operation in OPERATIONS],
+                             [line[0] for line in csv.reader(table)][1:])
 
-    def kills(self, operation):
-        """Kill an operation before each of its steps in turn.
+    @ddt.data(*OPERATIONS)
+    def test_kills(self, operation):
+        self.operation = operation
+        self.world = operation.prepare(self)
+        self.before = self.everything()
+        start = Saved(self, self.database)
+        cuts = PowerCuts(self)
+        found = self.steps_of(operation, self.world, cuts)
+        self.after = self.everything()
+        self.check_table(found)
+        for number in self.kill_points(found):
+            start.restore()
+            self.kill_before(number, found)
+            self.check_killed()
+        for key in cuts.states:
+            cuts.restore(key)
+            self.point = (operation.name, 'power cut before',
+                          cuts.states[key])
+            self.check_killed()
 
-        Yields after each kill, with a new driver that knows nothing, and
-        ends when the operation came to its end.
-        """
-        number = 1
-        # What is open here must not be shared with a process that is killed.
-        self.driver._client.close()
-        while stand_ins.killed_before(number, STEPS, operation):
-            self.driver = self.new_driver()
-            yield number
-            self.driver._client.close()
-            number += 1
-        self.driver = self.new_driver()
-        self.assertGreater(number, 3, 'it has no steps')
+    def kill_points(self, found):
+        """Number the steps before which to kill, and the end."""
+        points = []
+        number = 0
+        for (_command, _call, _paths), same in itertools.groupby(
+                found, key=lambda step: (step.command, step.call,
+                                         step.paths)):
+            group = list(range(number, number + len(list(same))))
+            number += len(group)
+            if not found[group[0]].is_sync:
+                points += (group if MODE == 'all' else
+                           sorted({*group[:2], group[-1]}))
+        return points + [number]
 
-    def kind(self, provisioning, image_format):
-        return {'provisioning__type': provisioning,
-                'lustre__format': image_format}
+    def kill_before(self, number, found):
+        count = itertools.count()
 
-    def make(self, kind=KINDS[0]):
-        volume = self.create(specs=self.kind(*kind))
-        self.write(volume, 1)
-        return volume
+        def before(step):
+            return (self.is_part_of_transaction(step)
+                    or next(count) != number)
 
-    def fresh(self, volume):
-        """A volume as another process finds it in the database."""
-        return objects.Volume.get_by_id(self.context, volume.id)
+        self.run_by_steps(self.operation, self.world, before)
+        self.point = (self.operation.name, number, len(found),
+                      [self.described(step) for step
+                       in found[max(0, number - 1):number + 1]])
 
-    def assert_accounted(self, *volumes, snapshots=()):
-        """The share has the files of these volumes and no other."""
-        expected = set()
-        for volume in volumes:
-            expected.add(volume.name)
-            expected.update('%s.%s' % (volume.name, snapshot.id)
-                            for snapshot in snapshots
-                            if snapshot.volume_id == volume.id)
-        # A record outlives the last snapshot.
-        records = {volume.name + '.info' for volume in volumes}
-        self.assertEqual(expected, set(self.listing()) - records)
+    def check_killed(self):
+        self.assert_before_or_after()
+        killed = Saved(self, self.database)
+        if self.operation.repeat:
+            self.finish(self.operation.run, self.after)
+            killed.restore()
+        if self.operation.give_up:
+            self.finish(self.operation.give_up, self.before)
+            killed.restore()
+        self.delete_everything()
+        killed.remove()
 
-    # What makes a volume: nobody waits for it any more, so it is deleted.
+    def assert_before_or_after(self):
+        for key, content in self.contents().items():
+            self.assertIn(content, (self.before.get(key),
+                                    self.after.get(key)), self.point)
 
-    def killed_creations(self, create, kind, *sources):
-        before = [self.content(source) for source in sources]
-        listing = self.listing()
-        # One more round than there are kills: the last creation succeeds.
-        number, killed = 1, True
-        while killed:
-            volume = self.volume_record(specs=self.kind(*kind))
-            self.driver._client.close()
-            killed = stand_ins.killed_before(number, STEPS,
-                                             lambda: create(volume))
-            self.driver = self.new_driver()
-            self.delete(self.fresh(volume))
-            self.assertEqual(listing, self.listing(), number)
-            self.assertEqual(before,
-                             [self.content(source) for source in sources])
-            number += 1
-        self.assertGreater(number, 4)
+    def finish(self, work, expected):
+        try:
+            work(self, self.world)
+        except exception.NotFound:
+            # It was acknowledged right before the kill.
+            pass
+        found = self.everything()
+        for key in {*found, *expected}:
+            if key in self.before or key in self.after:
+                self.assertEqual(expected.get(key), found.get(key),
+                                 self.point)
 
-    @ddt.data(*KINDS)
-    def test_create(self, kind):
-        self.killed_creations(lambda volume: self.driver.create_volume(
-            volume), kind)
+    def delete_everything(self):
+        for made in objects.VolumeList.get_all(self.context):
+            self.driver.delete_volume(made)
+        self.assertEqual([[], []], [self.listing(0), self.listing(1)],
+                         self.point)
 
-    @ddt.data(*KINDS)
-    def test_clone(self, kind):
-        source = self.make()
-        self.snapshot(source)
-        self.write(source, 2)
-        self.killed_creations(
-            lambda volume: self.driver.create_cloned_volume(volume, source),
-            kind, source)
+    # The table
 
-    def test_volume_from_snapshot(self):
-        source = self.make()
-        snapshot = self.snapshot(source)
-        self.write(source, 2)
-        self.killed_creations(
-            lambda volume: self.driver.create_volume_from_snapshot(
-                volume, snapshot), KINDS[0], source)
+    def check_table(self, found):
+        text = self.table_text(found)
+        if MODE == 'write':
+            write_row([self.operation.name, str(len(
+                [step for step in found if not step.is_sync]) + 1), text])
+        if self.file_systems.sandboxed:
+            self.assertEqual(self.without_counts(text), self.without_counts(
+                row(self.operation.name)[2]))
 
-    # What changes a volume: it reads as before or as after, and the same
-    # operation completes.
+    def table_text(self, found):
+        """Describe the steps; those of a command are counted only."""
+        described = []
+        for command, group in itertools.groupby(
+                found, key=lambda step: step.command):
+            group = list(group)
+            if command:
+                described.append('%s (%d)' % (command, len(
+                    [step for step in group if not step.is_sync])))
+            else:
+                described += [self.described(step) for step in group]
+        return ', '.join(
+            '%d x %s' % (count, text) if count > 1 else text
+            for text, count in (
+                (text, len(list(same)))
+                for text, same in itertools.groupby(described)))
 
-    @ddt.data(*KINDS)
-    def test_snapshot(self, kind):
-        volume = self.make(kind)
-        content = self.content(volume)
-        snapshot = self.snapshot_record(volume)
-        for _number in self.kills(
-                lambda: self.driver.create_snapshot(snapshot)):
-            self.assertEqual(content, self.content(self.fresh(volume)))
-            self.assertIn(len([name for name in self.listing()
-                               if name.endswith('.new')]), (0, 1))
-        self.write(volume, 2)
-        self.assertEqual(content, self.content_of(snapshot))
-        self.assert_reads(volume, 2)
-        self.assert_accounted(volume, snapshots=[snapshot])
+    @staticmethod
+    def without_counts(text):
+        return re.sub(r'\(\d+\)', '()', text)
 
-    def test_snapshot_that_is_given_up(self):
-        """The deletion of a snapshot in error leaves nothing of it."""
-        volume = self.make()
-        content = self.content(volume)
-        number, killed = 1, True
-        while killed:
-            snapshot = self.snapshot_record(volume)
-            self.driver._client.close()
-            killed = stand_ins.killed_before(
-                number, STEPS, lambda: self.driver.create_snapshot(snapshot))
-            self.driver = self.new_driver()
-            self.delete_snapshot(snapshot)
-            self.assertEqual(content, self.content(volume))
-            self.assertEqual(
-                {volume.name}, set(self.listing())
-                - {volume.name + suffix for suffix in (
-                    '.info', '.new', '.info.new')})
-            number += 1
-        self.delete(volume)
-        self.assertEqual([], self.listing())
+    def described(self, step):
+        if step.paths[0].startswith(self.database):
+            return 'commit'
+        return ' '.join(filter(None, (
+            step.command, step.call, *map(self.short_name, step.paths))))
 
-    def chain(self, kind):
-        """Make a volume with three snapshots, all different."""
-        volume = self.make(kind)
-        snapshots, contents = [], []
-        for pattern in range(3):
-            contents.append(self.content(volume))
-            snapshots.append(self.snapshot(volume))
-            self.write(volume, 2 + pattern, pattern * base.MIB // 2)
-        return volume, snapshots, contents
-
-    def content_of(self, snapshot):
-        snapshot.status = 'available'
-        return self.snapshot_content(snapshot, share=1)
-
-    @ddt.data((0, KINDS[1]), (1, KINDS[0]), (2, KINDS[0]))
-    @ddt.unpack
-    def test_delete_snapshot(self, doomed, kind):
-        """Of the oldest snapshot, one in the middle and the newest."""
-        volume, snapshots, contents = self.chain(kind)
-        content = self.content(volume)
-        doomed = snapshots[doomed]
-        others = [(snapshot, content) for snapshot, content in
-                  zip(snapshots, contents) if snapshot != doomed]
-        for _number in self.kills(
-                lambda: self.driver.delete_snapshot(doomed)):
-            self.assertEqual(content, self.content(self.fresh(volume)))
-        self.check(volume)
-        for snapshot, expected in others:
-            self.assertEqual(expected, self.content_of(snapshot))
-        self.assert_accounted(volume,
-                              snapshots=[other[0] for other in others])
-
-    def test_snapshots_while_another_is_being_deleted(self):
-        """The others keep their data at each step."""
-        volume, snapshots, contents = self.chain(KINDS[0])
-        for _number in self.kills(
-                lambda: self.driver.delete_snapshot(snapshots[1])):
-            for other in 0, 2:
-                self.assertEqual(contents[other],
-                                 self.content_of(snapshots[other]))
-
-    def test_revert(self):
-        volume = self.make()
-        snapshot, reverted = self.snapshot(volume), self.content(volume)
-        self.write(volume, 2)
-        before = self.content(volume)
-        for _number in self.kills(
-                lambda: self.driver.revert_to_snapshot(
-                    self.context, self.fresh(volume), snapshot)):
-            self.assertIn(self.content(volume), (before, reverted))
-        self.assertEqual(reverted, self.content(volume))
-        self.check(volume)
-        self.assert_accounted(volume, snapshots=[snapshot])
-
-    @ddt.data((KINDS[0], 0), (KINDS[0], 1), (KINDS[1], 0), (KINDS[1], 1))
-    @ddt.unpack
-    def test_extend(self, kind, snapshots):
-        volume = self.make(kind)
-        taken = [self.snapshot(volume) for _number in range(snapshots)]
-        for _number in self.kills(
-                lambda: self.driver.extend_volume(self.fresh(volume), 2)):
-            # Whoever attaches it may find it larger than it is recorded.
-            volume.size = 2
-            self.assert_reads(volume, 1)
-            volume.size = 1
-        volume.size = 2
-        volume.save()
-        self.assertEqual(2 * base.GIB, self.content(volume)[0])
-        self.check(volume)
-        self.assert_accounted(volume, snapshots=taken)
-
-    def test_delete(self):
-        volume, snapshots, _contents = self.chain(KINDS[0])
-        for _number in self.kills(
-                lambda: self.driver.delete_volume(self.fresh(volume))):
-            self.assertIn(len(self.listing()), (5, 0))
-        self.assertEqual([], self.listing())
-
-    def test_delete_that_has_begun(self):
-        """Files are removed one by one; a repetition finds the others."""
-        for removed in range(1, 5):
-            volume, _snapshots, _contents = self.chain(KINDS[0])
-            directory = self.directory(volume)
-            chain = [volume.name] + [
-                os.path.basename(image) for image in self.overlays(volume)]
-            for name in chain[:removed]:
-                os.unlink(os.path.join(directory, name))
-            self.delete(volume)
-            self.assertEqual([], self.listing())
-
-    def overlays(self, volume):
-        """The overlays of a volume, from its base up."""
-        chain = files.chain(self.directory(volume), volume.name,
-                            self.driver._images(volume).active().file,
-                            'qcow2')
-        return [name for name, _format, _size in reversed(chain)][1:]
-
-    @ddt.data(*KINDS)
-    def test_image(self, kind):
-        volume = self.create(specs=self.kind(*kind))
-        empty = self.content(volume)
-        path = os.path.join(self.temp, 'image')
-        with open(path, 'wb') as image:
-            image.write(b'\x41' * base.MIB)
-        service = stand_ins.ImageService(path, 'raw')
-        filled = None
-        for _number in self.kills(
-                lambda: self.driver.copy_image_to_volume(
-                    self.context, self.fresh(volume), service, 'image')):
-            content = self.content(volume)
-            if content != empty:
-                filled = filled or content
-                self.assertEqual(filled, content)
-        self.assertEqual(base.GIB, self.content(volume)[0])
-        self.assert_reads(volume, 0x41)
-        self.assert_reads(volume, 0, base.MIB)
-        if filled:
-            self.assertEqual(filled, self.content(volume))
-        self.assert_accounted(volume)
-
-
-class KillWithinTest(base.LustreTestCase):
-    """The kill comes while qemu-img runs."""
-
-    def setUp(self):
-        super().setUp()
-        self.useFixture(stand_ins.DatabaseFile(os.path.join(
-            self.temp, 'cinder.sqlite')))
-        self.volume = self.create()
-        self.write(self.volume, 1, 0, 200 * base.MIB)
-        self.taken = self.snapshot(self.volume)
-        self.write(self.volume, 2, 0, 200 * base.MIB)
-        self.expected = self.content(self.volume)
-        self.image = self.path(self.volume, '.' + self.taken.id)
-
-    def killed_within(self, subcommand, operation, seconds):
-        """Kill a process some time after it has started qemu-img."""
-        def run():
-            call = lustre_brick.ShareClient.call
-
-            def watched(client, share, function, *args, **kwargs):
-                if (function is lustre_child.run_with and
-                        args[2:4] == ('qemu-img', subcommand)):
-                    if not os.fork():
-                        time.sleep(seconds)
-                        os.kill(os.getppid(), signal.SIGKILL)
-                        os._exit(0)
-                return call(client, share, function, *args, **kwargs)
-
-            lustre_brick.ShareClient.call = watched
-            operation()
-
-        self.driver._client.close()
-        killed = not stand_ins.in_child(run)
-        self.wait_for_the_end()
-        self.driver = self.new_driver()
-        return killed
-
-    def wait_for_the_end(self):
-        """qemu-img is killed with the service, but may be in a write.
-
-        Until it has ended its image is locked.
-        """
-        deadline = time.monotonic() + 10
-        while subprocess.run(['qemu-img', 'info', '-f', 'qcow2', self.image],
-                             capture_output=True).returncode:
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
-
-    def test_commit(self):
-        for seconds in (0, 0.02, 0.05, 0.1):
-            killed = self.killed_within(
-                'commit', lambda: self.driver.delete_snapshot(self.taken),
-                seconds)
-            self.assertTrue(killed or seconds)
-            self.assertEqual(self.expected, self.content(self.volume))
-        self.driver.delete_snapshot(self.taken)
-        self.assertEqual(self.expected, self.content(self.volume))
-        self.check(self.volume)
-
-    def test_convert(self):
-        for seconds in (0, 0.02, 0.05, 0.1):
-            copy = self.volume_record()
-            self.killed_within(
-                'convert', lambda: self.driver.create_cloned_volume(
-                    copy, self.volume), seconds)
-            self.delete(objects.Volume.get_by_id(self.context, copy.id))
-            self.assertEqual(3, len(self.listing()))
-        self.assertEqual(self.expected, self.content(self.volume))
+    def short_name(self, path):
+        """Name a file so that it is the same in each run."""
+        name = os.path.basename(path)
+        if os.path.dirname(path) == self.mount_base:
+            return 'directory'
+        names = {'volume-' + getattr(self.world, 'new', self.world.volume):
+                 'volume'}
+        if hasattr(self.world, 'snapshot'):
+            names[self.world.snapshot] = 'snapshot'
+        for number, taken in enumerate(self.world.taken, 1):
+            names.setdefault(taken, 'snapshot%d' % number)
+        for uuid, short in names.items():
+            name = name.replace(uuid, short)
+        return name
