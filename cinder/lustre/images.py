@@ -26,7 +26,7 @@ A volume named ``volume-X`` has these files on its share:
     the active image is ``volume-X``.
 ``volume-X.new``, ``volume-X.info.new``
     What is being made. Never part of a volume; replaced by the next attempt,
-    removed with the volume.
+    removed with the volume, or with the snapshot that was not taken.
 
 The record decides. Every operation holds the volume's lock, changes the record
 in one step (a rename), and is ordered around it so that a kill between two
@@ -506,7 +506,9 @@ class VolumeImages:
         record = self.record()
         overlay = record.pop(snapshot_id, None)
         if overlay is None:
-            self._remove_leftover(self._name + '.' + snapshot_id)
+            # The snapshot was never taken, or has been deleted.
+            for begun in snapshot_id, 'new', 'info.new':
+                self._remove_leftover(self._name + '.' + begun)
             return
         chain = self.chain()
         for above, image, below in zip([None] + chain, chain, chain[1:]):
