@@ -447,6 +447,11 @@ class StepsTestCase(base.LustreTestCase):
         self.useFixture(stand_ins.DatabaseFile(self.database))
         self._read = {}
 
+    def new_driver(self, *args, **options):
+        # A step waits until the test has looked at it.
+        return super().new_driver(*args, lustre_operation_timeout=120,
+                                  **options)
+
     # For operations
 
     def volume_of(self, world, which='volume'):
