@@ -71,13 +71,8 @@ packages="ca-certificates mariadb-server python3 python3-venv qemu-utils
 # The sandbox's stand-in for a Lustre client makes xfs file systems.
 [ -n "$LUSTRE_SHARE" ] || packages="$packages xfsprogs"
 
-policy=/usr/sbin/policy-rc.d
-policy_mark="# left by cinder-lustre's demo.sh; may be removed"
-
-drop_policy() {
-    # Only ours: a container image may have one of its own.
-    if grep -qsF "$policy_mark" "$policy"; then rm -f "$policy"; fi
-}
+# shellcheck source=tools/no-services.sh
+. "$here/no-services.sh"
 
 missing_packages() {
     local name
@@ -108,13 +103,8 @@ install_packages() {
         echo "demo.sh: needs Debian, and there: $missing" >&2; exit 1; }
     echo "Installing Debian packages: $missing"
     log=$(mktemp)
-    # The demo starts a RabbitMQ and a MariaDB of its own; installing the
-    # packages must not start, or restart, any that are the machine's.
     trap drop_policy EXIT
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy"
-        chmod 755 "$policy"
-    fi
+    put_policy
     set +e
     {
         export DEBIAN_FRONTEND=noninteractive
@@ -142,4 +132,5 @@ drop_policy
 # Debian's Python, whatever else is first in PATH: the services' user must be
 # able to run it, and uwsgi's plugin is made for it.
 # -B: what Python caches would be root's, in somebody's clone.
-exec /usr/bin/python3 -B "$here/demo/bootstrap.py" "$@"
+exec env PYTHONPATH="$(dirname "$here")" /usr/bin/python3 -B \
+    -m tools.demo.bootstrap "$@"

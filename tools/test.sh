@@ -74,10 +74,19 @@ die() {
     exit 1
 }
 
+# shellcheck source=tools/no-services.sh
+. "$tree/tools/no-services.sh"
+
 apt_install() {
     say "Installing $*"
     export DEBIAN_FRONTEND=noninteractive
+    trap drop_policy EXIT
+    put_policy
     apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@"
+    local rc=$?
+    drop_policy
+    trap - EXIT
+    return "$rc"
 }
 
 set_up() {

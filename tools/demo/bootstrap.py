@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 
-import procs
+from tools.demo import procs
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -251,7 +251,7 @@ def main():
         install_driver(home, venv)
         python = str(venv / 'bin/python')
     os.environ['CINDER_LUSTRE_HOME'] = str(home)
-    os.execv(python, [python, '-B', str(HERE / 'main.py'),
+    os.execv(python, [python, '-B', '-m', 'tools.demo.main',
                       '--lock-fd', str(lock), *sys.argv[1:]])
 
 

@@ -21,7 +21,7 @@ from glanceclient import client as glance_client
 from glanceclient import exc as glance_exceptions
 from keystoneauth1 import session as ks_session
 
-import config
+from tools.demo import config
 
 # What stock Nova says of a compute host, as far as Cinder looks at it.
 CONNECTOR = {'host': 'compute', 'ip': '127.0.0.1', 'multipath': False,

@@ -94,7 +94,7 @@ class Layout:
 class Ports:
     """Ports on the loopback interface that nobody uses."""
 
-    NAMES = ('rabbitmq', 'erlang', 'epmd', 'cinder', 'glance')
+    NAMES = ('rabbitmq', 'erlang', 'epmd', 'redis', 'cinder', 'glance')
 
     def __init__(self):
         # All at once, so that no two are the same.
@@ -123,21 +123,31 @@ def write(path, text, group=None, mode=0o644):
 def write_all(layout, ports, shares, service, rabbitmq, mysql):
     """Write every configuration file."""
     password = secrets.token_hex(16)
+    write_cinder(layout, ports, shares, password, service, rabbitmq, mysql)
+    write_glance(layout, password, service)
+    write(layout.sudoers, sudoers(layout, service), mode=0o440)
+
+
+def write_cinder(layout, ports, shares, password, service, rabbitmq, mysql):
+    """Write what Cinder, RabbitMQ and MariaDB need."""
     write(layout.rabbitmq_conf, rabbitmq_conf(ports, password),
           rabbitmq, 0o640)
     write(layout.rabbitmq_conf.with_name('enabled_plugins'), '[].\n')
+    write(layout.mariadb_init, mariadb_init(password), mysql, 0o640)
     write(layout.cinder_conf, cinder_conf(layout, ports, shares, password),
           service, 0o640)
+    write_rootwrap(layout)
+    for name in ('cinder/api-paste.ini', 'cinder/resource_filters.json'):
+        shutil.copy(layout.venv / 'etc' / name, layout.etc / name)
+
+
+def write_glance(layout, password, service):
     write(layout.glance_conf, glance_conf(layout, password), service, 0o640)
     # Glance asks for roles, and nobody has any without keystone.
     write(layout.glance_conf.with_name('policy.yaml'),
           '"context_is_admin": "@"\n"service_api": "@"\n')
-    write(layout.mariadb_init, mariadb_init(password), mysql, 0o640)
-    write_rootwrap(layout)
-    for name in ('cinder/api-paste.ini', 'cinder/resource_filters.json',
-                 'glance/glance-api-paste.ini'):
-        shutil.copy(layout.venv / 'etc' / name, layout.etc / name)
-    write(layout.sudoers, sudoers(layout, service), mode=0o440)
+    shutil.copy(layout.venv / 'etc/glance/glance-api-paste.ini',
+                layout.etc / 'glance')
 
 
 def rabbitmq_conf(ports, password):

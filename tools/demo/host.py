@@ -26,10 +26,10 @@ import pathlib
 import shlex
 import tempfile
 
-import cloud
-import content
-import procs
-import share
+from tools.demo import cloud
+from tools.demo import content
+from tools.demo import procs
+from tools.demo import share
 
 
 class Disk:

@@ -22,11 +22,11 @@ import signal
 import sys
 import time
 
-import config
-import procs
-import report
-import share
-import stack
+from tools.demo import config
+from tools.demo import procs
+from tools.demo import report
+from tools.demo import share
+from tools.demo import stack
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -121,7 +121,7 @@ def stop(*_):
 def run(layout, shares, out):
     """Bring everything up and run the steps; returns how they went."""
     # Not before: these need the environment, which --stop does without.
-    import steps
+    from tools.demo import steps
 
     out.say(shares.about)
     if os.environ.get(stack.THREADS):
@@ -247,7 +247,7 @@ def take_down(layout, shares, out):
 
 def write_openrc(layout, services):
     """What to source to use the cinder command."""
-    import cloud
+    from tools.demo import cloud
 
     config.write(layout.state / 'openrc', '\n'.join([
         'export PATH="%s:$PATH"' % (layout.venv / 'bin'),

@@ -19,7 +19,7 @@ import re
 import secrets
 import sys
 
-import procs
+from tools.demo import procs
 
 SANDBOX = pathlib.Path(__file__).resolve().parents[2] / 'sandbox' \
     / 'lustre-sandbox'

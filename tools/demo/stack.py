@@ -20,9 +20,9 @@ import time
 import urllib.error
 import urllib.request
 
-import config
-import procs
-import share
+from tools.demo import config
+from tools.demo import procs
+from tools.demo import share
 
 SERVICE_USER = 'cinder'
 RABBITMQ_SERVER = '/usr/lib/rabbitmq/bin/rabbitmq-server'
@@ -74,18 +74,26 @@ class Stack:
     def start(self, progress):
         """Start everything and wait until it answers."""
         progress('RabbitMQ and the databases')
-        self._start_rabbitmq()
-        self._start_mariadb()
-        self._make_databases()
-        self._wait('rabbitmq', self._rabbitmq_answers, 60)
+        self.start_servers({'cinder-manage': ['db', 'sync'],
+                            'glance-manage': ['db_sync']})
         for name in ('scheduler', 'volume', 'backup'):
             self._start_cinder(name)
         self._start_cinder_api()
         self._start_glance_api()
         progress('cinder-api')
-        self._wait('cinder-api', lambda: answers(self.cinder_url), 60)
+        self.wait('cinder-api', lambda: answers(self.cinder_url), 60)
         progress('glance-api')
-        self._wait('glance-api', lambda: answers(self.glance_url), 60)
+        self.wait('glance-api', lambda: answers(self.glance_url), 60)
+
+    def start_servers(self, databases):
+        """Start RabbitMQ and MariaDB, and make databases.
+
+        :param databases: {the command that makes one: its arguments}
+        """
+        self._start_rabbitmq()
+        self._start_mariadb()
+        self._make_databases(databases)
+        self.wait('rabbitmq', self._rabbitmq_answers, 60)
 
     @property
     def cinder_url(self):
@@ -98,7 +106,7 @@ class Stack:
     def log_of(self, name):
         return self.layout.log / (name + '.log')
 
-    def _environment(self, **more):
+    def environment(self, **more):
         env = procs.marked_environment(self.layout.home, **more)
         env['PATH'] = '%s:%s' % (self.layout.venv / 'bin', env['PATH'])
         env.setdefault('HOME', str(self.layout.lib / 'cinder'))
@@ -107,7 +115,7 @@ class Stack:
         env['PYTHONUNBUFFERED'] = '1'
         return env
 
-    def _start(self, name, argv, user, env):
+    def spawn(self, name, argv, user, env):
         """Start a process of its own session, which a signal reaches whole."""
         with open(self.log_of(name), 'a') as log:
             child = subprocess.Popen(
@@ -122,7 +130,7 @@ class Stack:
         """A RabbitMQ of our own, beside one that the machine may have."""
         user = pwd.getpwnam('rabbitmq')
         lib = self.layout.lib / 'rabbitmq'
-        env = self._environment(
+        env = self.environment(
             HOME=str(lib),
             ERL_EPMD_ADDRESS='127.0.0.1',
             ERL_EPMD_PORT=str(self.ports.epmd),
@@ -141,10 +149,10 @@ class Stack:
             RABBITMQ_PID_FILE=str(lib / 'rabbitmq.pid'))
         # Erlang's port mapper would otherwise be started by the first who
         # needs it, and stay behind.
-        self._start('epmd', ['epmd', '-address', '127.0.0.1', '-port',
-                             self.ports.epmd], user, env)
-        self._wait('epmd', lambda: connects(self.ports.epmd), 10)
-        self._start('rabbitmq', [RABBITMQ_SERVER], user, env)
+        self.spawn('epmd', ['epmd', '-address', '127.0.0.1', '-port',
+                            self.ports.epmd], user, env)
+        self.wait('epmd', lambda: connects(self.ports.epmd), 10)
+        self.spawn('rabbitmq', [RABBITMQ_SERVER], user, env)
 
     def _rabbitmq_answers(self):
         """Whether it speaks AMQP yet, not only listens."""
@@ -164,10 +172,10 @@ class Stack:
         """
         user = pwd.getpwnam('mysql')
         data = self.layout.lib / 'mariadb'
-        env = self._environment(HOME=str(data))
+        env = self.environment(HOME=str(data))
         procs.run('mariadb-install-db', '--no-defaults', '--skip-test-db',
                   '--datadir=%s' % data, user=user, env=env, limit=120)
-        self._start('mariadb', [
+        self.spawn('mariadb', [
             'mariadbd', '--no-defaults', '--datadir=%s' % data,
             '--socket=%s' % self.layout.mariadb_socket,
             '--pid-file=%s' % (data / 'mariadb.pid'), '--skip-networking',
@@ -175,7 +183,7 @@ class Stack:
             '--innodb-buffer-pool-size=64M',
             # Nothing here is meant to outlive a crash of the machine.
             '--innodb-flush-log-at-trx-commit=0'], user, env)
-        self._wait('mariadb', self._mariadb_answers, 60)
+        self.wait('mariadb', self._mariadb_answers, 60)
 
     def _mariadb_answers(self):
         """Whether it greets those who connect."""
@@ -187,17 +195,15 @@ class Stack:
         except OSError:
             return False
 
-    def _make_databases(self):
-        """Both at once: it is their processor time that counts."""
-        self._start('cinder-manage', [
-            self.layout.venv / 'bin/cinder-manage', '--config-file',
-            self.layout.cinder_conf, 'db', 'sync'], self.user,
-            self._environment())
-        self._start('glance-manage', [
-            self.layout.venv / 'bin/glance-manage', '--config-file',
-            self.layout.glance_conf, 'db_sync'], self.user,
-            self._environment())
-        for name in ('cinder-manage', 'glance-manage'):
+    def _make_databases(self, databases):
+        """All at once: it is their processor time that counts."""
+        configs = {'cinder-manage': self.layout.cinder_conf,
+                   'glance-manage': self.layout.glance_conf}
+        for name, arguments in databases.items():
+            self.spawn(name, [
+                self.layout.venv / 'bin' / name, '--config-file',
+                configs[name], *arguments], self.user, self.environment())
+        for name in databases:
             try:
                 code = self.children.pop(name).wait(120)
             except subprocess.TimeoutExpired:
@@ -206,12 +212,12 @@ class Stack:
                 raise ServiceFailed(name, 'ended with %d' % code)
 
     def _start_cinder(self, name):
-        self._start('cinder-' + name, [
+        self.spawn('cinder-' + name, [
             self.layout.venv / 'bin' / ('cinder-' + name), '--config-file',
-            self.layout.cinder_conf], self.user, self._environment())
+            self.layout.cinder_conf], self.user, self.environment())
 
     def _start_cinder_api(self):
-        self._start('cinder-api', [
+        self.spawn('cinder-api', [
             'uwsgi', '--plugin', 'python3', '--virtualenv', self.layout.venv,
             '--module', 'cinder.wsgi.api:application',
             '--pyargv', '--config-file=%s' % self.layout.cinder_conf,
@@ -220,20 +226,20 @@ class Stack:
             '--need-app', '--die-on-term', '--disable-logging',
             # keystoneauth's sessions see resets otherwise.
             '--add-header', 'Connection: close',
-        ], self.user, self._environment())
+        ], self.user, self.environment())
 
     def _start_glance_api(self):
-        env = self._environment(
+        env = self.environment(
             OS_GLANCE_CONFIG_DIR=str(self.layout.glance_conf.parent),
             # Images wait there until they are complete.
             TMPDIR=str(self.layout.tmp))
-        self._start('glance-api', [
+        self.spawn('glance-api', [
             self.layout.venv / 'bin/waitress-serve',
             '--listen', '127.0.0.1:%d' % self.ports.glance,
             '--max-request-body-size', 16 << 30,
             'glance.wsgi.api:application'], self.user, env)
 
-    def _wait(self, name, check, limit):
+    def wait(self, name, check, limit):
         """Poll until a service answers; it may die, or never answer."""
         until = time.monotonic() + limit
         while not check():

@@ -21,10 +21,10 @@ import stat
 import textwrap
 import time
 
-import cloud
-import config
-import content
-import host
+from tools.demo import cloud
+from tools.demo import config
+from tools.demo import content
+from tools.demo import host
 
 MIB = 1024 ** 2
 GIB = content.GIB
