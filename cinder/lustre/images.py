@@ -57,6 +57,13 @@ delete
     Remove the chain from its base up, and the record last: it leads a
     repetition to what is left.
 
+The distributed lock may be lost: its server forgets it, or takes a service
+that stands still for dead. And a service that was killed may leave a process
+behind that waits for a server and finishes one more call. So each operation
+also holds a lock on the share itself (``.locks``), which ends when the last
+process has that could still do something for it
+(:meth:`os_brick.remotefs.lustre.ShareClient.locked`).
+
 This is the only module that runs qemu-img. It names the format of every image,
 and opens an image with all below it as recorded: as a ``json:`` block node,
 where the header's own idea of a backing file is not followed.
@@ -67,6 +74,7 @@ one key. qemu-img reads it from a file in memory.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -205,6 +213,23 @@ class Place:
         self.mode = mode
         self._client = client
         self._privileged = privileged
+        self._session = None
+
+    @contextlib.contextmanager
+    def locked(self, name):
+        """Hold the share's lock of a volume, unless it is held already.
+
+        :raises Locked: another process has it
+        """
+        if self._session:
+            yield
+            return
+        with self._client.locked(self.share, name, self.mode) as session:
+            self._session = session
+            try:
+                yield
+            finally:
+                self._session = None
 
     def available(self):
         """Make sure that the share is mounted, and return its free bytes.
@@ -223,7 +248,7 @@ class Place:
         try:
             return self._client.call(self.share, function, *args,
                                      timeout=self._timeout(copied),
-                                     source=source)
+                                     source=source, session=self._session)
         except OSError as exc:
             exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
                 'error': exc.strerror, 'share': self.share}
@@ -293,10 +318,19 @@ class Place:
         return self._client.timeout + copied / _SLOWEST_COPY
 
 
+def _locked(method):
+    """Hold the volume's lock on the share."""
+    @functools.wraps(method)
+    def wrapper(self, *args, **kwargs):
+        with self.locked():
+            return method(self, *args, **kwargs)
+    return wrapper
+
+
 class VolumeImages:
     """The images of one volume.
 
-    The caller holds the volume's lock.
+    The caller holds the volume's distributed lock.
 
     :param place: the :class:`Place` of the volume's share
     :param name: the volume's name, which names its files
@@ -314,8 +348,13 @@ class VolumeImages:
         self._provisioning = provisioning
         self._key = key
 
+    def locked(self):
+        """Hold the volume's lock on the share for several operations."""
+        return self._place.locked(self._name)
+
     # What there is
 
+    @_locked
     def chain(self):
         """Return the volume's images, from the active one to the base.
 
@@ -339,6 +378,7 @@ class VolumeImages:
         self._claim(i.file for i in self._follow(image.file))
         return image
 
+    @_locked
     def claim(self):
         """Make sure that the service may write all images of the volume.
 
@@ -395,6 +435,7 @@ class VolumeImages:
                 raise ValueError(_("it names %s") % file)
         return record
 
+    @_locked
     def write_record(self, record):
         """Replace the volume's record."""
         path = self._path('.info')
@@ -404,6 +445,7 @@ class VolumeImages:
 
     # Making images
 
+    @_locked
     def create(self, image_format, size):
         """Make the volume's first image, empty.
 
@@ -412,6 +454,7 @@ class VolumeImages:
         with self._made(self._path()) as new:
             self._format(new, image_format, size)
 
+    @_locked
     def copy(self, source, image_format, size):
         """Make the volume's first image with the content of another image.
 
@@ -421,6 +464,7 @@ class VolumeImages:
         with self._made(self._path()) as new:
             self._convert(source, new, image_format, size, ('-T', 'none'))
 
+    @_locked
     def import_image(self, source, image_format, size):
         """Fill the volume with the content of a local file.
 
@@ -437,6 +481,7 @@ class VolumeImages:
             else:
                 self._convert_onto(self._below(active), source, new, size)
 
+    @_locked
     def export(self, path, file_format):
         """Write what a guest sees to a local file.
 
@@ -449,6 +494,7 @@ class VolumeImages:
             '-T', 'none', source, path,
             keys=[self._key], copied=source.virtual_size)
 
+    @_locked
     def grow(self, size):
         """Give the active image a larger size in bytes.
 
@@ -460,6 +506,7 @@ class VolumeImages:
         else:
             self._grow_qcow2(image, size)
 
+    @_locked
     def complete(self, size, refill=False):
         """Give a raw image its full size again, and its space.
 
@@ -481,6 +528,7 @@ class VolumeImages:
 
     # Snapshots
 
+    @_locked
     def add_overlay(self, snapshot_id):
         """Take a snapshot of a volume that is not attached."""
         record = self.record()
@@ -490,6 +538,7 @@ class VolumeImages:
         record[snapshot_id] = record[_ACTIVE] = overlay.file
         self.write_record(record)
 
+    @_locked
     def new_overlay(self, snapshot_id):
         """Make the overlay for a snapshot; the record isn't changed.
 
@@ -501,6 +550,7 @@ class VolumeImages:
             self._make_overlay(new, backing)
         return Image(path, QCOW2, backing.virtual_size)
 
+    @_locked
     def drop_overlay(self, snapshot_id):
         """Delete a snapshot of a volume that is not attached."""
         record = self.record()
@@ -520,6 +570,7 @@ class VolumeImages:
         self._remove_leftover(overlay)
         self.write_record(record)
 
+    @_locked
     def revert(self, snapshot_id):
         """Go back to the newest snapshot of a volume.
 
@@ -538,6 +589,7 @@ class VolumeImages:
 
     # Giving and taking
 
+    @_locked
     def adopt_as(self, name, size):
         """Make the only image of a file that is no volume yet one's first.
 
@@ -548,6 +600,7 @@ class VolumeImages:
         self._place.call(files.rename, self._path(), self._join(name),
                          self._place.mode)
 
+    @_locked
     def release(self):
         """Leave the volume's data in the file of its name, and no other.
 
@@ -566,6 +619,7 @@ class VolumeImages:
 
     # Removal
 
+    @_locked
     def remove(self):
         """Remove all files of the volume, whatever is left of them."""
         self._remove_all(self._name + '.new', self._name + '.info.new',

@@ -51,6 +51,11 @@ LOG = logging.getLogger(__name__)
 
 ShareUnavailable = lustre_guard.ShareUnavailable
 
+# The file of a share whose bytes are locked, one for each name.
+LOCK_FILE = '.locks'
+# Seconds between two attempts to lock.
+_LOCK_POLL = 0.1
+
 # statfs(2)'s f_type of the file systems that have a well-known one here.
 MAGIC = {'lustre': 0x0BD00BD0}
 
@@ -76,6 +81,13 @@ class InvalidShare(exception.BrickException):
 class InvalidMountOptions(exception.BrickException):
     message = _("Lustre mount options '%(options)s' can't be used: "
                 "%(reason)s")
+
+
+class Locked(exception.BrickException):
+    message = _("%(name)s on Lustre share %(share)s has been locked by "
+                "another process for more than %(timeout)s s. It may be one "
+                "that a service left behind on this host or another: it ends "
+                "when the share's servers answer it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +280,8 @@ class ShareClient:
             return options
         return ','.join(filter(None, (options, 'flock')))
 
-    def call(self, share, function, *args, timeout=None, source=None):
+    def call(self, share, function, *args, timeout=None, source=None,
+             session=None):
         """Call a function on a share, guarded.
 
         See :meth:`os_brick.remotefs.lustre_guard.Guard.call`.
@@ -276,13 +289,59 @@ class ShareClient:
         :param source: another share, if the call reads from that. Which of
             both doesn't answer can't be told then: what is left behind counts
             against calls from the one to the other, not against either.
+        :param session: that :meth:`locked` gave
         """
         touched = share.name
         if source not in (None, share):
             touched = _('%(share)s (or %(source)s, its source)') % {
                 'share': share, 'source': source}
-        return self._guard.call(touched, function, *args,
-                                timeout=timeout or self.timeout)
+        call = session.call if session else self._guard.call
+        return call(touched, function, *args, timeout=timeout or self.timeout)
+
+    @contextlib.contextmanager
+    def locked(self, share, name, mode):
+        """Hold the lock of a name on a share, between all hosts.
+
+        It is held by the process that makes the calls, and by the commands
+        it runs: so it lasts as long as any of them may still change something,
+        be the service killed or its other locks lost.
+
+        The lock is one byte of a file of the share; the name tells which.
+        There are 2^62, so that two names have the same one once in a very
+        long time, and then wait for each other.
+
+        :param mode: of the lock file if it has to be made
+        :returns: a session, for the calls that the lock is for
+        :raises Locked: another process has had it for ``timeout`` seconds
+        """
+        with self._guard.session(share.name) as session:
+            self._lock(session, share, name, mode)
+            try:
+                yield session
+            finally:
+                self._unlock(session, share, name)
+
+    def _lock(self, session, share, name, mode):
+        path = os.path.join(self.mount_point(share), LOCK_FILE)
+        digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        offset = int.from_bytes(digest, 'big') >> 2
+        end = time.monotonic() + self.timeout
+        while not session.call(share.name, lustre_child.lock, path, offset,
+                               mode, timeout=self.timeout):
+            if time.monotonic() > end:
+                raise Locked(name=name, share=share, timeout=self.timeout)
+            time.sleep(_LOCK_POLL)
+
+    def _unlock(self, session, share, name):
+        if session.over:
+            return
+        try:
+            session.call(share.name, lustre_child.unlock, timeout=self.timeout)
+        except ShareUnavailable as exc:
+            # What the lock was for is done.
+            session.give_up(share.name)
+            LOG.warning('%(name)s stays locked until its process has ended: '
+                        '%(exc)s', {'name': name, 'exc': exc})
 
     def check(self, share):
         """Make sure that a share is mounted, as what it should be.

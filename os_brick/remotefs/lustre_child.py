@@ -29,10 +29,15 @@ lifeline, carries nothing: it is closed when this process and each command that
 it has started have ended, which tells the service so. When the service goes
 away, so does this process, with the commands it has started: what they
 would still do would no longer be under the service's locks.
+
+One that waits for a dead server does not go away so soon. It can take a lock
+on the share (:func:`lock`) that it has in common with the commands it runs:
+that ends when the last of these processes does.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import importlib.util
 import os
@@ -47,6 +52,11 @@ import sys
 import threading
 
 _LENGTH = struct.Struct('!I')
+# struct flock of fcntl(2): type, whence, start, length, process id.
+_FLOCK = struct.Struct('@hhqqi4x')
+
+# Descriptors of the files that are locked by this process.
+_locked = []
 
 # The descriptor of the lifeline, in a child.
 _lifeline = ()
@@ -83,6 +93,8 @@ def _receive_exactly(channel, count):
 def run(*argv):
     """Run a command to its end.
 
+    It holds the locks of this process too.
+
     :returns: exit code, standard output, standard error (str)
     """
     return run_with({}, {}, *argv)
@@ -116,7 +128,7 @@ def _run(limits, fds, argv):
     # Without limits the process is started by vfork().
     limit = functools.partial(_limit, limits) if limits else None
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
-                          pass_fds=(*fds, *_lifeline),
+                          pass_fds=(*fds, *_lifeline, *_locked),
                           env={'PATH': os.environ.get('PATH', os.defpath)
                                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'},
                           preexec_fn=limit)
@@ -130,6 +142,37 @@ def _limit(limits):
         if own != resource.RLIM_INFINITY:
             limit = min(limit, own)
         resource.setrlimit(kind, (limit, limit))
+
+
+def lock(path, offset, mode, length=1):
+    """Lock bytes of a file, between all hosts, unless someone else has them.
+
+    The lock is one of an open file description, as QEMU's image locks are
+    (fcntl_locking(2), F_OFD_SETLK): it ends when the last process that has
+    inherited the descriptor closes it or ends.
+
+    :param mode: of the file, which is made if there is none
+    :param length: in bytes; 0 for all there can be
+    :returns: whether they are locked now
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(
+            fcntl.F_WRLCK, os.SEEK_SET, offset, length, 0))
+    except BlockingIOError:
+        os.close(fd)
+        return False
+    except BaseException:
+        os.close(fd)
+        raise
+    _locked.append(fd)
+    return True
+
+
+def unlock():
+    """Give up all locks of this process."""
+    while _locked:
+        os.close(_locked.pop())
 
 
 def statfs(path):

@@ -29,9 +29,15 @@ the process and go on without it. So every call on a share runs in a child
 
 Nothing needs to be reset when a share comes back: the children end, and the
 next call is made.
+
+That a share is refused is known to one service only. What it works on must be
+kept from others too, and from its own successor: so a child can hold a lock on
+the share, and one that was left behind still does (:meth:`Guard.session`,
+:func:`os_brick.remotefs.lustre_child.lock`).
 """
 
 import collections
+import contextlib
 import os
 import signal
 import socket
@@ -114,6 +120,48 @@ class _Child:
             return False
 
 
+class _Session:
+    """Calls that are all made in one child.
+
+    :ivar over: an earlier call has not come back, and the child was left
+        behind with all it holds
+    """
+
+    def __init__(self, guard, child):
+        self._guard = guard
+        self._child = child
+        self.over = False
+
+    def call(self, share, function, *args, timeout):
+        """As :meth:`Guard.call`."""
+        self._guard.refuse_if_hung(share)
+        if self.over:
+            raise ShareUnavailable(share=share, reason=_(
+                'the process that worked on it has been given up'))
+        try:
+            succeeded, result = self._child.call(function, args, timeout)
+        except BaseException as exc:
+            self.give_up(share)
+            if isinstance(exc, TimeoutError):
+                raise ShareHung(share=share, reason=_(
+                    '%(call)s has not returned within %(timeout)s s') % {
+                        'call': function.__name__, 'timeout': timeout})
+            if isinstance(exc, (EOFError, OSError)):
+                raise ShareUnavailable(share=share, reason=_(
+                    'the process that called %s on it died') %
+                    function.__name__)
+            raise
+        if not succeeded:
+            raise result
+        return result
+
+    def give_up(self, share):
+        """Leave the child behind: it has what it holds until it ends."""
+        if not self.over:
+            self.over = True
+            self._guard.leave_behind(share, self._child)
+
+
 class Guard:
     """Makes calls on shares, and knows which of them don't answer.
 
@@ -137,26 +185,27 @@ class Guard:
             on the share is still out
         :raises Exception: whatever the function raised
         """
-        self._refuse_if_hung(share)
+        with self.session(share) as session:
+            return session.call(share, function, *args, timeout=timeout)
+
+    @contextlib.contextmanager
+    def session(self, share):
+        """Keep one child for several calls, and for what it holds meanwhile.
+
+        A call that doesn't come back ends the session: there is no other
+        child to go on in, for only that one has the locks.
+
+        :returns: has ``call`` and ``over``
+        :raises ShareHung: if an earlier call on the share is still out
+        """
+        self.refuse_if_hung(share)
         child = self._take()
+        session = _Session(self, child)
         try:
-            succeeded, result = child.call(function, args, timeout)
-        except TimeoutError:
-            self._leave_behind(share, child)
-            raise ShareHung(share=share, reason=_(
-                '%(call)s has not returned within %(timeout)s s') % {
-                    'call': function.__name__, 'timeout': timeout})
-        except BaseException as exc:
-            self._leave_behind(share, child)
-            if isinstance(exc, (EOFError, OSError)):
-                raise ShareUnavailable(share=share, reason=_(
-                    'the process that called %s on it died') %
-                    function.__name__)
-            raise
-        self._give_back(child)
-        if not succeeded:
-            raise result
-        return result
+            yield session
+        finally:
+            if not session.over:
+                self._give_back(child)
 
     def run(self, share, *argv, timeout):
         """Run a command that touches the share.
@@ -180,7 +229,8 @@ class Guard:
         for child in idle:
             self._retire(child)
 
-    def _refuse_if_hung(self, share):
+    def refuse_if_hung(self, share):
+        """Raise ShareHung if an earlier call on a share is still out."""
         count = self.hung(share)
         if count:
             raise ShareHung(share=share, reason=_(
@@ -206,7 +256,8 @@ class Guard:
         child.kill()
         child.is_running()
 
-    def _leave_behind(self, share, child):
+    def leave_behind(self, share, child):
+        """Kill a child; until it has ended its share counts as hung."""
         child.kill()
         with self._mutex:
             self._left_behind[share].append(child)

@@ -423,8 +423,9 @@ class LustreDriver(groups.GroupsMixin,
         else:
             self._validate_state(volume.status, ['available', 'backing-up',
                                                  'downloading'])
-            volume_images.claim()
-            volume_images.add_overlay(snapshot.id)
+            with volume_images.locked():
+                volume_images.claim()
+                volume_images.add_overlay(snapshot.id)
         self._note_active_format(volume, images.QCOW2)
 
     def _snapshot_attached(self, snapshot, volume_images):
@@ -457,8 +458,9 @@ class LustreDriver(groups.GroupsMixin,
         else:
             self._validate_state(volume.status, [
                 'available', 'backing-up', 'deleting', 'downloading'])
-            volume_images.claim()
-            volume_images.drop_overlay(snapshot.id)
+            with volume_images.locked():
+                volume_images.claim()
+                volume_images.drop_overlay(snapshot.id)
         self._note_active_format(volume, volume_images.active().format)
 
     def _delete_snapshot_attached(self, snapshot, volume_images):
@@ -593,13 +595,16 @@ class LustreDriver(groups.GroupsMixin,
         ``mount -t nfs <options> <share> <dir>``, and of two ``-t`` the last
         one counts.
 
-        :raises LockAcquireFailed: the volume is being copied
+        :raises Locked: the volume is being copied. With etcd it may be the
+            error of the distributed lock; with Redis and files Cinder goes on
+            without that lock, and it is the one on the share that counts.
         """
         volume_images = self._images(volume)
-        if not self._is_volume_attached(volume):
-            volume_images.claim()
-        volume_images.complete(volume.size * units.Gi)
-        image = volume_images.active()
+        with volume_images.locked():
+            if not self._is_volume_attached(volume):
+                volume_images.claim()
+            volume_images.complete(volume.size * units.Gi)
+            image = volume_images.active()
         self._refuse_larger(volume, image)
         self._refuse_byte_copy(volume, image)
         share = self._place(volume).share
@@ -707,12 +712,14 @@ class LustreDriver(groups.GroupsMixin,
     def _clone(self, volume, source):
         self._refuse_attached(source, _('clone'))
         source_images = self._images(source)
-        source_images.claim()
-        self._copy(volume, source_images.active())
+        with source_images.locked():
+            source_images.claim()
+            self._copy(volume, source_images.active())
 
     def _from_snapshot(self, volume, snapshot):
-        self._copy(volume,
-                   self._images(snapshot.volume).snapshot(snapshot.id))
+        source_images = self._images(snapshot.volume)
+        with source_images.locked():
+            self._copy(volume, source_images.snapshot(snapshot.id))
 
     def _candidate(self, volume, reference):
         """Return the images of a file that is to become a volume."""

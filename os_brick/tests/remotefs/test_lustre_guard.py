@@ -11,6 +11,7 @@
 #    under the License.
 
 import concurrent.futures
+import contextlib
 import errno
 import os
 import signal
@@ -245,6 +246,102 @@ class GuardTestCase(base.TestCase):
         # Its state is Z as soon as the first of its threads has ended.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self.assertNotEqual(pid, self.call(guarded_calls.pid))
+
+    # Locks
+
+    def lock(self, session, offset=0, path='locks'):
+        return session.call(_SHARE, lustre_child.lock, self.path(path), offset, 0o660,
+                            timeout=_LONG)
+
+    def is_free(self, offset=0):
+        """Tell whether another service could have the lock."""
+        other = lustre_guard.Guard()
+        self.addCleanup(other.close)
+        with other.session(_SHARE) as session:
+            free = self.lock(session, offset)
+            session.call(_SHARE, lustre_child.unlock, timeout=_LONG)
+        return free
+
+    def test_a_session_is_one_child(self):
+        with self.guard.session(_SHARE) as session:
+            pids = {session.call(_SHARE, guarded_calls.pid, timeout=_LONG)
+                    for _call in range(3)}
+            self.assertNotIn(self.call(guarded_calls.pid), pids)
+        self.assertEqual(1, len(pids))
+
+    def test_a_lock_is_held_until_it_is_given_up(self):
+        with self.guard.session(_SHARE) as session:
+            self.assertTrue(self.lock(session))
+            self.assertFalse(self.is_free())
+            self.assertTrue(self.is_free(offset=(1 << 62) - 1))
+            session.call(_SHARE, lustre_child.unlock, timeout=_LONG)
+            self.assertTrue(self.is_free())
+
+    def test_a_refused_lock_leaves_nothing_open(self):
+        with self.guard.session(_SHARE) as one, \
+                self.guard.session(_SHARE) as other:
+            self.assertTrue(self.lock(one))
+            pid = other.call(_SHARE, guarded_calls.pid, timeout=_LONG)
+            before = os.listdir('/proc/%d/fd' % pid)
+            self.assertFalse(self.lock(other))
+            self.assertEqual(before, os.listdir('/proc/%d/fd' % pid))
+
+    def test_a_lock_that_can_t_be_had_for_another_reason(self):
+        with self.guard.session(_SHARE) as session:
+            self.assertRaises(FileNotFoundError, self.lock, session,
+                              path='no/such/directory')
+
+    def test_a_lock_lasts_as_long_as_the_child_that_was_left_behind(self):
+        with self.guard.session(_SHARE) as session:
+            self.assertTrue(self.lock(session))
+            pid = self._hang_in(session)
+        self.assertEqual(1, self.guard.hung(_SHARE))
+        self.assertFalse(self.is_free())
+        self._let_go(pid)
+        _wait_for(self.is_free)
+
+    def _hang_in(self, session):
+        pid = session.call(_SHARE, guarded_calls.pid, timeout=_LONG)
+        with mock.patch.object(os, 'killpg'):
+            self.assertRaises(lustre_guard.ShareHung, session.call, _SHARE,
+                              guarded_calls.stop, timeout=0.2)
+        self.addCleanup(self._let_go, pid)
+        _wait_for(lambda: _state(pid) == 'T')
+        return pid
+
+    def test_nothing_is_done_after_a_call_that_did_not_come_back(self):
+        with self.guard.session(_SHARE) as session:
+            self._hang_in(session)
+            self.assertRaises(lustre_guard.ShareUnavailable, session.call, _SHARE,
+                              guarded_calls.add, 1, 1, timeout=_LONG)
+            self.assertTrue(session.over)
+
+    def test_a_lock_lasts_as_long_as_the_last_command(self):
+        # The service is killed, and so is its child; what the child had
+        # started waits for a server.
+        service = self._service("""
+            from os_brick.remotefs import lustre_child
+            with guard.session('share') as session:
+                session.call('share', lustre_child.lock, sys.argv[1], 0, 0o660,
+                             timeout=1000)
+                session.call('share', lustre_child.run, 'setsid', 'sh', '-c',
+                             'echo $$ >"$0.new"; mv "$0.new" "$0"; '
+                             'exec sleep 1000', sys.argv[2], timeout=1000)
+            """, self.path('locks'), self.path('pid'))
+        _wait_for(lambda: os.path.exists(self.path('pid')))
+        with open(self.path('pid')) as f:
+            pid = int(f.read())
+        self.addCleanup(self._kill, pid)
+        service.kill()
+        service.wait()
+        self.assertFalse(self.is_free())
+        self._kill(pid)
+        _wait_for(self.is_free)
+
+    @staticmethod
+    def _kill(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     # Children
 

@@ -45,6 +45,7 @@ from cinder.volume import configuration
 from cinder.volume.drivers import lustre
 from cinder.volume import volume_types
 from cinder.volume import volume_utils
+from os_brick.remotefs import lustre as lustre_brick
 
 CONF = cfg.CONF
 
@@ -56,7 +57,7 @@ SANDBOX = os.path.join(os.getcwd(), 'sandbox', 'lustre-sandbox')
 
 BLOCK = 64 << 10
 
-_FILE_SYSTEM_TYPES = ['lustre', 'xfs', 'ext4', 'fuse', 'fuse.lustre']
+FILE_SYSTEM_TYPES = ['lustre', 'xfs', 'ext4', 'fuse', 'fuse.lustre']
 
 
 def run(*command, **kwargs):
@@ -208,7 +209,7 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
         for name, value in dict({
                 'lustre_shares': self.shares,
                 'lustre_mount_point_base': self.mount_base,
-                'lustre_file_system_types': _FILE_SYSTEM_TYPES,
+                'lustre_file_system_types': FILE_SYSTEM_TYPES,
                 'lustre_operation_timeout': 10,
                 'lustre_mount_timeout': 10}, **options).items():
             CONF.set_override(name, value, group='lustre')
@@ -409,10 +410,10 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
         return self.driver.local_path(volume) + suffix
 
     def listing(self, share=0):
-        """Name the files on a share."""
+        """Name the files on a share, but for the one that is locked."""
         root, path = self.file_systems.roots[share]
-        return sorted(os.listdir(
-            path + self.shares[share][len(root):]))
+        return sorted({*os.listdir(path + self.shares[share][len(root):])}
+                      - {lustre_brick.LOCK_FILE})
 
     def check(self, volume):
         """Let qemu-img check the volume's active image."""

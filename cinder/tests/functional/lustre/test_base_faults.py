@@ -434,7 +434,7 @@ class BaseFaultTest(Scenarios, base.LustreTestCase):
                 'share': self.shares[1],
                 'mount_point': directory,
                 'mount_timeout': 10,
-                'file_system_types': base._FILE_SYSTEM_TYPES}.items():
+                'file_system_types': base.FILE_SYSTEM_TYPES}.items():
             self.override_config('lustre_backup_' + name, value)
         driver = lustre_backup.LustreBackupDriver(self.context)
         driver.check_for_setup_error()
