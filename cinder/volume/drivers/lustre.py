@@ -311,7 +311,7 @@ class LustreDriver(groups.GroupsMixin,
                                '{self.driver_prefix}-{src_vref.id}')
     def create_cloned_volume(self, volume, src_vref):
         """Make a volume, as large or larger, with another volume's data."""
-        self._clone(volume, src_vref)
+        self._clone(volume, self._as_it_is_now(src_vref))
         return {'provider_location': volume.provider_location}
 
     @volume_locked
@@ -416,15 +416,17 @@ class LustreDriver(groups.GroupsMixin,
     # Snapshots
 
     def _create_snapshot(self, snapshot):
-        volume = snapshot.volume
+        volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
         if self._is_volume_attached(volume):
             self._snapshot_attached(snapshot, volume_images)
         else:
-            self._validate_state(volume.status, ['available', 'backing-up',
-                                                 'downloading'])
+            self._validate_state(volume.status, [
+                'available', 'backing-up', 'downloading', 'extending'])
             with volume_images.locked():
                 volume_images.claim()
+                self._refuse_larger(volume_images.active(), snapshot,
+                                    snapshot.volume_size)
                 volume_images.add_overlay(snapshot.id)
         self._note_active_format(volume, images.QCOW2)
 
@@ -451,13 +453,14 @@ class LustreDriver(groups.GroupsMixin,
             attachment.save()
 
     def _delete_snapshot(self, snapshot):
-        volume = snapshot.volume
+        volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
         if self._is_volume_attached(volume):
             self._delete_snapshot_attached(snapshot, volume_images)
         else:
             self._validate_state(volume.status, [
-                'available', 'backing-up', 'deleting', 'downloading'])
+                'available', 'backing-up', 'deleting', 'downloading',
+                'extending'])
             with volume_images.locked():
                 volume_images.claim()
                 volume_images.drop_overlay(snapshot.id)
@@ -605,7 +608,9 @@ class LustreDriver(groups.GroupsMixin,
                 volume_images.claim()
             volume_images.complete(volume.size * units.Gi)
             image = volume_images.active()
-        self._refuse_larger(volume, image)
+        if image.virtual_size > volume.size * units.Gi:
+            self._as_it_is_now(volume)
+            self._refuse_larger(image, volume, volume.size)
         self._refuse_byte_copy(volume, image)
         share = self._place(volume).share
         return {
@@ -637,14 +642,17 @@ class LustreDriver(groups.GroupsMixin,
         return (volume.status in ('creating', 'restoring-backup') or
                 (volume.migration_status or '').startswith('target:'))
 
-    def _refuse_larger(self, volume, image):
-        if image.virtual_size > volume.size * units.Gi:
+    @staticmethod
+    def _refuse_larger(image, resource, size):
+        """Refuse an image that is larger than what it is of, in GiB."""
+        if image.virtual_size > size * units.Gi:
             raise exception.InvalidVolume(reason=_(
-                "image %(image)s of volume %(id)s has %(bytes)s bytes, which "
-                "is more than the volume's %(size)s GiB; if an extension was "
-                "interrupted, repeat it") % {
-                    'image': image.file, 'id': volume.id,
-                    'bytes': image.virtual_size, 'size': volume.size})
+                "image %(image)s has %(bytes)s bytes, which is more than the "
+                "%(size)s GiB of %(type)s %(id)s; if an extension was "
+                "interrupted, repeat it, and then this") % {
+                    'image': image.file, 'bytes': image.virtual_size,
+                    'size': size, 'type': resource.obj_name().lower(),
+                    'id': resource.id})
 
     def _refuse_byte_copy(self, volume, image):
         if (volume.status not in _ATTACHED_BY_NOVA
@@ -853,8 +861,19 @@ class LustreDriver(groups.GroupsMixin,
     def _get_mount_point_for_share(self, path):
         return self._client.mount_point(self._share_named(path))
 
+    @staticmethod
+    def _as_it_is_now(volume):
+        """Load a volume anew, now that its lock is held.
+
+        Cinder has loaded it when the request came. Another request may have
+        attached or extended it while this one waited for the lock.
+        """
+        volume.refresh()
+        return volume
+
     def _refuse_attached(self, volume, what):
-        if self._is_volume_attached(volume):
+        if (self._is_volume_attached(volume) or
+                volume.status in _ATTACHED_BY_NOVA):
             raise exception.InvalidVolume(reason=_(
                 "volume %(id)s is attached, and a guest may be writing to "
                 "it: detach it first, or take a snapshot and %(what)s that") %

@@ -886,6 +886,62 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertRaises(exception.InvalidVolume, self.snapshot, volume)
         self.assertEqual([volume.name], self.listing())
 
+    # What a request found before it had to wait for the volume's lock
+
+    def meanwhile(self, volume, **changes):
+        """Change a volume behind the back of those who have loaded it."""
+        other = objects.Volume.get_by_id(self.context, volume.id)
+        other.update(changes)
+        other.save()
+
+    @ddt.data('reserved', 'attaching')
+    def test_snapshots_of_what_has_been_attached_meanwhile(self, status):
+        volume = self.create('thin', 'raw')
+        taken, snapshot = self.snapshot(volume), self.snapshot_record(volume)
+        listing = self.listing()
+        for snapshot, change in ((snapshot, self.driver.create_snapshot),
+                                 (taken, self.driver.delete_snapshot)):
+            self.meanwhile(volume, status='available')
+            self.assertEqual('available', snapshot.volume.status)
+            self.meanwhile(volume, status=status)
+            error = self.assertRaises(exception.InvalidVolume, change,
+                                      snapshot)
+            self.assertIn(status, str(error))
+        self.assertEqual(listing, self.listing())
+
+    def test_clone_of_what_has_been_attached_meanwhile(self):
+        source = self.create('thin', 'raw')
+        self.meanwhile(source, status='reserved')
+        self.assertRaises(exception.InvalidVolume,
+                          self.driver.create_cloned_volume,
+                          self.record('thin', 'raw'), source)
+
+    def test_snapshot_of_what_has_been_extended_meanwhile(self):
+        volume = self.create('thin', 'raw')
+        snapshot = self.snapshot_record(volume)
+        self.driver.extend_volume(volume, 2)
+        self.meanwhile(volume, size=2)
+        error = self.assertRaises(exception.InvalidVolume,
+                                  self.driver.create_snapshot, snapshot)
+        self.assertIn('the 1 GiB of snapshot ' + snapshot.id, str(error))
+        self.assertEqual([volume.name], self.listing())
+
+    def test_snapshot_of_what_is_going_to_be_extended(self):
+        volume = self.create('thin', 'raw')
+        snapshot = self.snapshot_record(volume)
+        self.meanwhile(volume, status='extending')
+        self.driver.create_snapshot(snapshot)
+        self.driver.extend_volume(volume, 2)
+        self.driver.delete_snapshot(snapshot)
+        self.assertEqual(2 * GIB, os.stat(self.path(volume)).st_size)
+
+    def test_attach_what_has_been_extended_meanwhile(self):
+        volume = self.create('thin', 'raw')
+        self.driver.extend_volume(volume, 2)
+        self.meanwhile(volume, size=2)
+        self.assertEqual(1, volume.size)
+        self.assertEqual(volume.name, self.data(volume)['name'])
+
     def test_create_snapshot_on_a_share_that_is_missing(self):
         volume = self.create('thin', 'raw')
         self.driver._client.unmount(self.driver._shares[POOL])
