@@ -127,6 +127,11 @@ class LustreDriver(groups.GroupsMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
+    Services of one cluster may work on the same shares (active-active): no
+    state is kept here, and all that changes a volume's files holds the
+    volume's distributed lock and a lock on the share. There is no replication,
+    so nothing fails over but the work of a service.
+
     Version history:
 
     .. code-block:: none
@@ -136,6 +141,7 @@ class LustreDriver(groups.GroupsMixin,
 
     VERSION = '1.0.0'
     CI_WIKI_NAME = 'Lustre_CI'
+    SUPPORTS_ACTIVE_ACTIVE = True
 
     # Nova and os-brick know no type for Lustre, but their file shares mount
     # one if told so by the options (see initialize_connection).
