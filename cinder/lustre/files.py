@@ -143,16 +143,20 @@ def take_over(path, uid, gid):
 
 @_named
 def grow(path, size):
-    """Give a file this size in bytes unless it is as large already."""
+    """Give a file this size in bytes unless it is as large already.
+
+    :func:`publish` or :func:`sync` makes that durable.
+    """
     with open(path, 'r+b') as f:
         if os.fstat(f.fileno()).st_size < size:
             f.truncate(size)
-            os.fsync(f.fileno())
 
 
 @_named
 def allocate(path):
     """Allocate all space of a file and keep what is in it.
+
+    :func:`publish` or :func:`sync` makes that durable.
 
     :returns: True, or False where zeros had to be written because the file
         system can't allocate otherwise (Lustre on ZFS: EOPNOTSUPP)
@@ -355,10 +359,14 @@ _START = 2 << 20
 
 
 def names(directory, most):
-    """Name the files of a directory, in order, as many as asked for."""
+    """Name the files of a directory, in order, as many as asked for.
+
+    Not hidden ones, such as the file of the locks.
+    """
     with os.scandir(directory) as entries:
         found = sorted(entry.name for entry in entries
-                       if entry.is_file(follow_symlinks=False))
+                       if not entry.name.startswith('.')
+                       and entry.is_file(follow_symlinks=False))
     return found[:most]
 
 

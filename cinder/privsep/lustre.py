@@ -85,7 +85,7 @@ def grow(share, path, size, allocate, timeout):
     error = _call(share, timeout, files.grow, path, size)[1]
     if allocate and not error:
         error = _call(share, timeout, files.allocate, path)[1]
-    return error
+    return error or _call(share, timeout, files.sync, path)[1]
 
 
 @cinder.privsep.sys_admin_pctxt.entrypoint

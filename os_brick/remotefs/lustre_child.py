@@ -44,6 +44,7 @@ import os
 import pickle
 import resource
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -111,24 +112,49 @@ def run_with(limits, secrets, *argv):
         arguments call them
     :returns: as :func:`run`
     """
-    with contextlib.ExitStack() as stack:
-        fds = {}
-        for name, content in secrets.items():
-            fds[name] = os.memfd_create('secret')
-            stack.callback(os.close, fds[name])
-            os.write(fds[name], content)
-        for name, fd in fds.items():
-            argv = [arg.replace(name, '/proc/self/fd/%d' % fd)
-                    for arg in argv]
-        return _run(limits, fds.values(), argv)
+    with _in_memory(secrets) as fds:
+        return _run(limits, fds, argv)
+
+
+def run_to_make(path, limits, secrets, *argv):
+    """Run a command that makes a file, in memory, and write that file.
+
+    For a command that would make it bit by bit, each of them durable.
+
+    :param path: the file, as the arguments name it
+    :returns: as :func:`run`
+    """
+    with _in_memory({**secrets, path: b''}) as fds:
+        done = _run(limits, fds, argv)
+        if not done[0]:
+            with open(fds[path], 'rb', closefd=False) as made:
+                with open(path, 'wb') as file:
+                    shutil.copyfileobj(made, file)
+    return done
+
+
+@contextlib.contextmanager
+def _in_memory(contents):
+    """Make files in memory; give their descriptors by their names."""
+    fds = {}
+    try:
+        for name, content in contents.items():
+            fds[name] = os.memfd_create('lustre')
+            os.pwrite(fds[name], content, 0)
+        yield fds
+    finally:
+        for fd in fds.values():
+            os.close(fd)
 
 
 def _run(limits, fds, argv):
+    for name, fd in fds.items():
+        argv = [arg.replace(name, '/proc/self/fd/%d' % fd) for arg in argv]
     # Safe beside the other thread, which waits in poll() and holds no lock.
     # Without limits the process is started by vfork().
     limit = functools.partial(_limit, limits) if limits else None
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
-                          pass_fds=(*fds, *_lifeline, *_locked),
+                          pass_fds=(*fds.values(), *_lifeline, *_locked),
                           env={'PATH': os.environ.get('PATH', os.defpath)
                                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'},
                           preexec_fn=limit)

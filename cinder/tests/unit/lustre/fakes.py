@@ -121,8 +121,8 @@ class FakeLustre(fixtures.Fixture):
     # The guard
 
     def call(self, share, function, *args, timeout):
-        if function is lustre_child.run_with:
-            skip_without(args[2])
+        if function in (lustre_child.run_with, lustre_child.run_to_make):
+            skip_without('qemu-img')
         umask = os.umask(0)
         try:
             return function(*args)

@@ -258,14 +258,13 @@ class QemuTestCase(ImagesTestCase):
             fakes.skip_without(command)
         super().setUp()
         self.commands = []
-        real_run = lustre_child.run_with
+        real_run = lustre_child._run
 
-        def run_with(limits, secrets, *argv):
+        def run(limits, fds, argv):
             self.commands.append(argv)
-            return self.interfere(argv) or real_run(limits, secrets, *argv)
+            return self.interfere(argv) or real_run(limits, fds, argv)
 
-        self.useFixture(fixtures.MockPatchObject(lustre_child, 'run_with',
-                                                 run_with))
+        self.useFixture(fixtures.MockPatchObject(lustre_child, '_run', run))
         self.addCleanup(self._check_commands)
 
     def interfere(self, argv):
