@@ -250,8 +250,8 @@ class GuardTestCase(base.TestCase):
     # Locks
 
     def lock(self, session, offset=0, path='locks'):
-        return session.call(_SHARE, lustre_child.lock, self.path(path), offset, 0o660,
-                            timeout=_LONG)
+        return session.call(_SHARE, lustre_child.lock, self.path(path),
+                            offset, 0o660, timeout=_LONG)
 
     def is_free(self, offset=0):
         """Tell whether another service could have the lock."""
@@ -312,8 +312,8 @@ class GuardTestCase(base.TestCase):
     def test_nothing_is_done_after_a_call_that_did_not_come_back(self):
         with self.guard.session(_SHARE) as session:
             self._hang_in(session)
-            self.assertRaises(lustre_guard.ShareUnavailable, session.call, _SHARE,
-                              guarded_calls.add, 1, 1, timeout=_LONG)
+            self.assertRaises(lustre_guard.ShareUnavailable, session.call,
+                              _SHARE, guarded_calls.add, 1, 1, timeout=_LONG)
             self.assertTrue(session.over)
 
     def test_a_lock_lasts_as_long_as_the_last_command(self):
