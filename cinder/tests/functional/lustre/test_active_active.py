@@ -224,16 +224,17 @@ class ActiveActiveTest(testtools.TestCase):
                        if state != 'available')
         for path, _state in self.all('volumes'):
             self.guest.let_go(path.partition('/')[2])
-        for path, state in self.all('snapshots'):
-            if state != 'available':
-                self.reset(path, 'error')
-                self.api.delete(path)
-                self.wait_for(path, None)
+        # A snapshot can't be deleted while its volume is in such a state.
         for path, state in self.all('volumes'):
             if state == 'extending':
                 self.repeat_extension(path)
             elif state != 'available':
                 self.reset(path, 'available')
+        for path, state in self.all('snapshots'):
+            if state != 'available':
+                self.reset(path, 'error')
+                self.api.delete(path)
+                self.wait_for(path, None)
         return found
 
     def repeat_extension(self, path):
