@@ -508,7 +508,9 @@ class VolumeImages:
         image = self.active()
         if image.format == RAW:
             self._grow_in_place(image.path, size)
-        else:
+        elif image.virtual_size < size:
+            # qemu-img fails to preallocate what is as large already: a file
+            # that is adopted, or an extension that is repeated.
             self._grow_qcow2(image, size)
 
     @_locked

@@ -89,6 +89,16 @@ class ManageTest(base.LustreTestCase):
         self.delete(volume)
         self.assertEqual([], self.listing())
 
+    @ddt.data('raw', 'qcow2')
+    def test_adopt_as_thick(self, image_format):
+        """A file of as many GiB as a volume is not to be grown."""
+        self.file('disk.img', image_format, '1G')
+        volume = self.manage('disk.img', specs={
+            'provisioning__type': 'thick'})
+        self.assertEqual((base.GIB, 1), (self.content(volume)[0],
+                                         volume.size))
+        self.assert_reads(volume, 7, base.MIB)
+
     def test_give_back_and_adopt_again(self):
         volume = self.create()
         self.write(volume, 3)

@@ -129,6 +129,17 @@ class LifeTest(base.LustreTestCase):
             self.assertGreaterEqual(
                 os.stat(self.path(volume)).st_blocks * 512, 3 * base.GIB)
 
+    @ddt.data(*KINDS)
+    @ddt.unpack
+    def test_extend_again(self, provisioning, image_format):
+        """A service that was killed may have done it already."""
+        volume = self.create(specs=kind(provisioning, image_format))
+        self.write(volume, 3)
+        self.driver.extend_volume(volume, 2)
+        self.extend(volume, 2)
+        self.assertEqual(2 * base.GIB, self.content(volume)[0])
+        self.assert_reads(volume, 3)
+
     def test_revert(self):
         volume = self.create()
         self.write(volume, 1)
