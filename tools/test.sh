@@ -51,7 +51,7 @@ for step in "${@:-all}"; do
                       functional-native docs) ;;
         releases) steps+=(unit "${other_units[@]}"
                           functional "${other_functionals[@]}") ;;
-        unit | functional | pep8 | docs) steps+=("$step") ;;
+        unit | functional | pep8 | docs | torture) steps+=("$step") ;;
         unit-native | unit-2[678] | functional-native | functional-2[678])
             steps+=("$step") ;;
         -h | --help) echo "$usage"; exit 0 ;;
@@ -114,21 +114,26 @@ set_up() {
     fi
 }
 
+# Run a tox environment, with arguments for its command.
 run_tox() {
-    tox --conf "$tree/tox.ini" --workdir "$home/tox" -e "$1"
+    local environment=$1
+    shift
+    tox --conf "$tree/tox.ini" --workdir "$home/tox" -e "$environment" -- "$@"
 }
 
 passed=0 failed=0 skipped=0
 table=
 
 # Run a tox environment that runs stestr, and add up what became of its tests.
+# Further arguments tell which tests.
 run_tests() {
-    local results=$home/results/$1 counts rc
+    local results=$home/results/$1 environment=$2 counts rc
+    shift 2
     rm -rf "$results"
     mkdir -p "$results"
-    STESTR_REPO=$results run_tox "$2"
+    STESTR_REPO=$results run_tox "$environment" "$@"
     rc=$?
-    local bin=$home/tox/$2/bin
+    local bin=$home/tox/$environment/bin
     counts=$("$bin/stestr" --repo-url "$results" last --subunit 2>/dev/null |
         "$bin/python" "$tree/tools/count-tests")
     [ -n "$counts" ] || counts="0 1 0"
@@ -150,6 +155,7 @@ for step in "${steps[@]}"; do
     case $step in
         unit*) run_tests "$step" "${step/unit/py3}" ;;
         functional*) run_tests "$step" "$step" ;;
+        torture) run_tests torture functional test_model.ModelTest ;;
         *) run_tox "$step" || failed=$((failed + 1)) ;;
     esac
     echo "$step took $((SECONDS - began)) s"
