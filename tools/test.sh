@@ -14,13 +14,15 @@
 #
 # Installs what the tests need and runs them, on Debian 12:
 #
-#     tools/test.sh [all | unit | functional | pep8 | docs | gate | releases]...
+#     tools/test.sh [all | STEP]...
 #
-# unit and functional take the newest release of Cinder, all is both of them
-# with pep8 and docs. releases is both with every release and, for the newest,
-# with native threads too; gate, what continuous integration runs, is that
-# with pep8 and docs, but without the functional tests of releases in between.
-# A release can also be named: unit-26, functional-27, functional-native.
+# The steps are pep8 and docs; unit, functional and torture with the newest
+# release of Cinder; unit-native, functional-native and torture-native with it
+# and without eventlet; unit-26, functional-27 and so on with other releases;
+# releases, which is unit and functional with everything; and model, which is
+# a part of torture (see tools/torture.sh). all, which is also what comes
+# without arguments and what continuous integration runs, leaves out the
+# functional tests of the releases in between.
 #
 # The last line says how many tests passed, failed and were skipped; a style
 # check or a documentation build that fails counts as a failed test. With
@@ -39,21 +41,20 @@ unset PYTHON    # stestr would start its workers with it
 # A root shell got with su may lack these.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-steps_help="all | unit | functional | pep8 | docs | gate | releases"
-usage="usage: tools/test.sh [$steps_help]..."
+usage="usage: tools/test.sh [all | releases | pep8 | docs | model |
+                      (unit | functional | torture)[-native | -26 | -27 | -28]]..."
 other_units=(unit-native unit-26 unit-27 unit-28)
 other_functionals=(functional-native functional-26 functional-27 functional-28)
 steps=()
 for step in "${@:-all}"; do
     case $step in
-        all) steps+=(pep8 unit functional docs) ;;
-        gate) steps+=(pep8 unit "${other_units[@]}" functional functional-26
-                      functional-native docs) ;;
+        all) steps+=(pep8 unit "${other_units[@]}" functional torture
+                     functional-native functional-26 docs) ;;
         releases) steps+=(unit "${other_units[@]}"
                           functional "${other_functionals[@]}") ;;
-        unit | functional | pep8 | docs | torture) steps+=("$step") ;;
-        unit-native | unit-2[678] | functional-native | functional-2[678])
-            steps+=("$step") ;;
+        pep8 | docs | model | unit | functional | torture) steps+=("$step") ;;
+        unit-native | functional-native | torture-native | \
+        unit-2[678] | functional-2[678] | torture-2[678]) steps+=("$step") ;;
         -h | --help) echo "$usage"; exit 0 ;;
         *) echo "$usage" >&2; exit 2 ;;
     esac
@@ -127,7 +128,7 @@ table=
 # Run a tox environment that runs stestr, and add up what became of its tests.
 # Further arguments tell which tests.
 run_tests() {
-    local results=$home/results/$1 environment=$2 counts rc
+    local step=$1 results=$home/results/$1 environment=$2 counts rc
     shift 2
     rm -rf "$results"
     mkdir -p "$results"
@@ -143,7 +144,7 @@ run_tests() {
     [ "$rc" = 0 ] || [ "$f" != 0 ] || f=1
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     table+=$(printf '%-20s %4d passed, %d failed, %d skipped' \
-                    "$1" "$p" "$f" "$s")$'\n'
+                    "$step" "$p" "$f" "$s")$'\n'
 }
 
 cd "$tree" || exit
@@ -154,8 +155,8 @@ for step in "${steps[@]}"; do
     began=$SECONDS
     case $step in
         unit*) run_tests "$step" "${step/unit/py3}" ;;
-        functional*) run_tests "$step" "$step" ;;
-        torture) run_tests torture functional test_model.ModelTest ;;
+        functional* | torture*) run_tests "$step" "$step" ;;
+        model) run_tests model torture test_model.ModelTest ;;
         *) run_tox "$step" || failed=$((failed + 1)) ;;
     esac
     echo "$step took $((SECONDS - began)) s"

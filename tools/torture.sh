@@ -33,4 +33,4 @@ export LUSTRE_TORTURE_STEPS=${1:-10000}
 export LUSTRE_TORTURE_SEED=${2:-$RANDOM}
 # It takes as long as it takes.
 export OS_TEST_TIMEOUT=0
-exec "$(dirname "$0")/test.sh" torture
+exec "$(dirname "$0")/test.sh" model

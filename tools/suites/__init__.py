@@ -22,10 +22,17 @@ package of ours, which names the test modules it finds in the tree.
 import os
 
 
-def suite(loader, *directories, also=()):
+def suite(loader, *directories, also=(), without=None):
+    """Load the tests below some directories.
+
+    :param also: names of further modules
+    :param without: a directory below them that is left out
+    """
     names = list(also)
     for directory in directories:
         for path, _dirs, files in os.walk(directory):
+            if path == without:
+                continue
             names += [os.path.join(path, name)[:-3].replace(os.sep, '.')
                       for name in files
                       if name.startswith('test_') and name.endswith('.py')]

@@ -14,4 +14,5 @@ from tools import suites
 
 
 def load_tests(loader, tests, pattern):
-    return suites.suite(loader, 'cinder/tests/functional', 'sandbox/tests')
+    return suites.suite(loader, 'cinder/tests/functional', 'sandbox/tests',
+                        without='cinder/tests/functional/lustre/torture')

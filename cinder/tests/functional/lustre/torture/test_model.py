@@ -37,8 +37,8 @@ from cinder import exception
 from cinder.lustre import images
 from cinder import objects
 from cinder.tests.functional.lustre import base
-from cinder.tests.functional.lustre import disks
-from cinder.tests.functional.lustre import services
+from cinder.tests.functional.lustre.torture import disks
+from cinder.tests.functional.lustre.torture import services
 
 GIB = units.Gi
 

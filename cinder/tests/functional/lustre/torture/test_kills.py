@@ -55,7 +55,7 @@ from cinder.objects import fields
 from cinder.privsep import lustre as privileged
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
-from cinder.tests.functional.lustre import steps
+from cinder.tests.functional.lustre.torture import steps
 
 MODE = os.environ.get('CINDER_LUSTRE_KILLS', '')
 

@@ -28,7 +28,7 @@ import time
 
 import requests
 
-from cinder.tests.functional.lustre import cluster
+from cinder.tests.functional.lustre.torture import cluster
 
 REGION = 64 << 10
 _AT_ONCE = 4

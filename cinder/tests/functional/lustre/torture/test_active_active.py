@@ -30,8 +30,8 @@ import testtools
 
 from cinder.lustre import files
 from cinder.tests.functional.lustre import base
-from cinder.tests.functional.lustre import cluster
-from cinder.tests.functional.lustre import tenants
+from cinder.tests.functional.lustre.torture import cluster
+from cinder.tests.functional.lustre.torture import tenants
 from os_brick.remotefs import lustre as lustre_brick
 from os_brick.remotefs import lustre_child
 

@@ -34,8 +34,8 @@ from testtools import content
 
 from cinder import objects
 from cinder.tests.functional.lustre import base
-from cinder.tests.functional.lustre import failing_fs
 from cinder.tests.functional.lustre import stand_ins
+from cinder.tests.functional.lustre.torture import failing_fs
 
 EXHAUSTIVE = bool(os.environ.get('CINDER_LUSTRE_EXHAUSTIVE'))
 

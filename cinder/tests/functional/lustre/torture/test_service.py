@@ -24,8 +24,8 @@ import time
 import ddt
 
 from cinder.tests.functional.lustre import base
-from cinder.tests.functional.lustre import one_service
 from cinder.tests.functional.lustre import test_shares
+from cinder.tests.functional.lustre.torture import one_service
 
 # Seconds. A heartbeat that is late by more than Cinder's service_down_time
 # of 60 is what makes a service count as down.

@@ -39,8 +39,8 @@ import ddt
 
 from cinder import exception
 from cinder.tests.functional.lustre import base
-from cinder.tests.functional.lustre import hostile
 from cinder.tests.functional.lustre import stand_ins
+from cinder.tests.functional.lustre.torture import hostile
 
 EXHAUSTIVE = bool(os.environ.get('CINDER_LUSTRE_EXHAUSTIVE'))
 
