@@ -343,6 +343,13 @@ class ShareClient:
             LOG.warning('%(name)s stays locked until its process has ended: '
                         '%(exc)s', {'name': name, 'exc': exc})
 
+    def resident(self, share):
+        """Return a guarded child for what outlasts a call on a share.
+
+        See :meth:`os_brick.remotefs.lustre_guard.Guard.resident`.
+        """
+        return self._guard.resident(share.name)
+
     def check(self, share):
         """Make sure that a share is mounted, as what it should be.
 

@@ -62,6 +62,10 @@ _locked = []
 # The descriptor of the lifeline, in a child.
 _lifeline = ()
 
+# The command that goes on, and the file of what it says.
+_started = None
+_output = None
+
 
 def send(channel, message):
     """Send one pickled message."""
@@ -148,18 +152,29 @@ def _in_memory(contents):
 
 
 def _run(limits, fds, argv):
-    for name, fd in fds.items():
-        argv = [arg.replace(name, '/proc/self/fd/%d' % fd) for arg in argv]
     # Safe beside the other thread, which waits in poll() and holds no lock.
     # Without limits the process is started by vfork().
     limit = functools.partial(_limit, limits) if limits else None
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True,
-                          pass_fds=(*fds.values(), *_lifeline, *_locked),
-                          env={'PATH': os.environ.get('PATH', os.defpath)
-                               + ':/usr/sbin:/sbin', 'LC_ALL': 'C'},
-                          preexec_fn=limit)
+    argv, surroundings = _surroundings(fds, argv)
+    done = subprocess.run(argv, capture_output=True, preexec_fn=limit,
+                          **surroundings)
     return (done.returncode, done.stdout.decode(errors='replace'),
             done.stderr.decode(errors='replace'))
+
+
+def _surroundings(fds, argv):
+    """Tell what a command is run with.
+
+    :param fds: descriptors of files, by what the arguments call them
+    :returns: its arguments, and what else subprocess is told
+    """
+    for name, fd in fds.items():
+        argv = [arg.replace(name, '/proc/self/fd/%d' % fd) for arg in argv]
+    return argv, {
+        'stdin': subprocess.DEVNULL,
+        'pass_fds': (*fds.values(), *_lifeline, *_locked),
+        'env': {'PATH': os.environ.get('PATH', os.defpath)
+                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'}}
 
 
 def _limit(limits):
@@ -199,6 +214,44 @@ def unlock():
     """Give up all locks of this process."""
     while _locked:
         os.close(_locked.pop())
+
+
+def start(secrets, *argv):
+    """Start a command that goes on when this returns.
+
+    For a child that one caller keeps: it has but one such command.
+
+    :param secrets: as for :func:`run_with`
+    """
+    global _started, _output
+    _output = os.memfd_create('output')
+    with _in_memory(secrets) as fds:
+        argv, surroundings = _surroundings(fds, argv)
+        _started = subprocess.Popen(argv, stdout=_output, stderr=_output,
+                                    **surroundings)
+
+
+def check():
+    """Tell what the started command has said, or None while it runs."""
+    return None if _started.poll() is None else _said()
+
+
+def wait():
+    """Wait until the started command has ended.
+
+    :returns: its exit code, and what it has said
+    """
+    return _started.wait(), _said()
+
+
+def _said():
+    return os.pread(_output, 4096, 0).decode(errors='replace').strip()
+
+
+def read(path, length):
+    """Read from the start of a file."""
+    with open(path, 'rb') as f:
+        return f.read(length)
 
 
 def statfs(path):

@@ -44,6 +44,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 from oslo_log import log as logging
 
@@ -52,6 +53,11 @@ from os_brick.i18n import _
 from os_brick.remotefs import lustre_child
 
 LOG = logging.getLogger(__name__)
+
+# How long a process that has been killed may take to end, and how often to
+# look, in seconds.
+_DEATH = 1
+_PAUSE = 0.005
 
 
 class ShareUnavailable(exception.BrickException):
@@ -162,6 +168,30 @@ class _Session:
             self._guard.leave_behind(share, self._child)
 
 
+class Resident(_Session):
+    """A child that one caller keeps, for what outlasts a call.
+
+    What its calls leave running ends with :meth:`end`, or with the service.
+    """
+
+    def __init__(self, guard, share):
+        super().__init__(guard, _Child())
+        self._share = share
+
+    def call(self, function, *args, timeout):
+        """Call a function in this child: see :meth:`Guard.call`."""
+        return super().call(self._share, function, *args, timeout=timeout)
+
+    def end(self):
+        """End the child and all that it has started.
+
+        What can't be ended counts as a call that has not come back.
+        """
+        if not self.over:
+            self.over = True
+            self._guard.end(self._child, self._share)
+
+
 class Guard:
     """Makes calls on shares, and knows which of them don't answer.
 
@@ -207,6 +237,14 @@ class Guard:
             if not session.over:
                 self._give_back(child)
 
+    def resident(self, share):
+        """Return a :class:`Resident` for what touches the share.
+
+        :raises ShareHung: an earlier call on the share is still out
+        """
+        self.refuse_if_hung(share)
+        return Resident(self, share)
+
     def run(self, share, *argv, timeout):
         """Run a command that touches the share.
 
@@ -235,6 +273,15 @@ class Guard:
         if count:
             raise ShareHung(share=share, reason=_(
                 '%d earlier call(s) on it have not returned yet') % count)
+
+    def end(self, child, share):
+        """End a child that is not idle, and leave it behind if need be."""
+        child.kill()
+        last = time.monotonic() + _DEATH
+        while not child.has_ended():
+            if time.monotonic() > last:
+                return self.leave_behind(share, child)
+            time.sleep(_PAUSE)
 
     def _take(self):
         with self._mutex:

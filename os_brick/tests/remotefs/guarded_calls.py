@@ -59,5 +59,10 @@ def note_and_run(path, *argv):
         os.rename(path + '.new', path)
 
 
+def start(*argv):
+    """Start a command that goes on, and return its id."""
+    return subprocess.Popen(argv).pid
+
+
 def create(path, mode):
     os.close(os.open(path, os.O_CREAT | os.O_EXCL, mode))

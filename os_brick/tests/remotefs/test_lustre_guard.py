@@ -364,6 +364,48 @@ class GuardTestCase(base.TestCase):
             os.readlink(os.path.join(directory, fd))
             for fd in os.listdir(directory)])
 
+    # Residents
+
+    def test_resident(self):
+        resident = self.guard.resident(_SHARE)
+        self.addCleanup(resident.end)
+        pids = {resident.call(guarded_calls.pid, timeout=_LONG)
+                for _call in range(3)}
+        self.assertEqual(1, len(pids))
+        self.assertNotIn(self.call(guarded_calls.pid), pids)
+        self.assertRaises(ValueError, resident.call,
+                          guarded_calls.raise_value_error, '', timeout=_LONG)
+        self.assertEqual(pids, {resident.call(guarded_calls.pid,
+                                              timeout=_LONG)})
+
+    def test_a_resident_ends_with_what_it_has_started(self):
+        resident = self.guard.resident(_SHARE)
+        pid = resident.call(guarded_calls.pid, timeout=_LONG)
+        started = resident.call(guarded_calls.start, 'sleep', '1000',
+                                timeout=_LONG)
+        self.assertNotEqual('Z', _state(started))
+        resident.end()
+        _wait_for(lambda: [_state(pid), _state(started)] == ['Z', 'Z'])
+        resident.end()
+        self.assertRaises(lustre_guard.ShareUnavailable, resident.call,
+                          guarded_calls.pid, timeout=_LONG)
+
+    def test_a_resident_s_call_has_an_end(self):
+        resident = self.guard.resident(_SHARE)
+        self.assertRaises(lustre_guard.ShareHung, resident.call,
+                          guarded_calls.open_both, self.fifo(),
+                          self.path('late'), timeout=0.2)
+        self.assertRaises(lustre_guard.ShareUnavailable, resident.call,
+                          guarded_calls.pid, timeout=_LONG)
+        resident.end()
+        _wait_for(lambda: not self.guard.hung(_SHARE))
+
+    def test_there_is_no_resident_on_a_share_that_hangs(self):
+        pid = self._hang()
+        self.assertRaises(lustre_guard.ShareHung, self.guard.resident,
+                          _SHARE)
+        self._let_go(pid)
+
     # Services
 
     def _service(self, code, *args):
