@@ -33,6 +33,7 @@ from cinder.lustre import files
 from cinder.lustre import releases
 from cinder import objects
 from cinder.privsep import lustre as privileged
+from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
 
 LOG = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ lustre_backup_opts = [
 
 CONF = cfg.CONF
 CONF.register_opts(lustre_backup_opts)
+
+lustre_connector.register(privileged)
 
 
 @functools.lru_cache

@@ -47,6 +47,7 @@ from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
 from cinder.volume.drivers import remotefs
 from cinder.volume import volume_utils
+from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
 
 LOG = logging.getLogger(__name__)
@@ -100,6 +101,8 @@ lustre_opts = [
 
 CONF = cfg.CONF
 CONF.register_opts(lustre_opts, group=configuration.SHARED_CONF_GROUP)
+
+lustre_connector.register(privileged)
 
 # In these states it is Nova that attaches a volume, which opens an image by
 # its format. In all others it is a Cinder service that copies bytes.
@@ -602,7 +605,7 @@ class LustreDriver(groups.GroupsMixin,
 
         Stock Nova and os-brick mount a share of type nfs as
         ``mount -t nfs <options> <share> <dir>``, and of two ``-t`` the last
-        one counts.
+        one counts. A service that has our connector gets what that needs.
 
         :raises Locked: the volume is being copied. With etcd it may be the
             error of the distributed lock; with Redis and files Cinder goes on
@@ -613,21 +616,46 @@ class LustreDriver(groups.GroupsMixin,
             if not self._is_volume_attached(volume):
                 volume_images.claim()
             volume_images.complete(volume.size * units.Gi)
-            image = volume_images.active()
+            chain = volume_images.chain()
+        image = chain[0]
         if image.virtual_size > volume.size * units.Gi:
             self._as_it_is_now(volume)
             self._refuse_larger(image, volume, volume.size)
+        if (connector or {}).get(lustre_connector.MARK):
+            return self._connection(volume, image, lustre_connector.PROTOCOL,
+                                    **self._for_our_connector(volume, chain))
         self._refuse_byte_copy(volume, image)
-        share = self._place(volume).share
+        options = self._client.options(self._place(volume).share)
+        return self._connection(volume, image, self.driver_volume_type,
+                                options='-t lustre -o ' + options)
+
+    def _connection(self, volume, image, volume_type, **data):
         return {
-            'driver_volume_type': self.driver_volume_type,
+            'driver_volume_type': volume_type,
             'data': {
-                'export': share.name,
+                'export': self._place(volume).share.name,
                 'name': image.file,
                 'format': image.format,
-                'options': '-t lustre -o ' + self._client.options(share),
+                **data,
             },
             'mount_point_base': self._get_mount_point_base(),
+        }
+
+    def _for_our_connector(self, volume, chain):
+        """Describe the virtual disk, and how to use its share."""
+        conf = self.configuration
+        return {
+            'options': self._client.options(self._place(volume).share),
+            'chain': [(image.file, image.format) for image in chain],
+            'size': chain[0].virtual_size,
+            'thin': self._wanted(volume)[1] == images.THIN,
+            'encrypted': volume.encryption_key_id is not None,
+            'client': {
+                'attempts': conf.lustre_mount_attempts,
+                'mount_timeout': conf.lustre_mount_timeout,
+                'timeout': conf.lustre_operation_timeout,
+                'fs_types': conf.lustre_file_system_types,
+            },
         }
 
     def terminate_connection(self, volume, connector, **kwargs):
@@ -665,8 +693,8 @@ class LustreDriver(groups.GroupsMixin,
                 and image.format != images.RAW):
             # A backup keeps some 130 characters of this.
             raise exception.InvalidVolume(reason=_(
-                "only raw volumes (lustre:format=raw) without snapshots can "
-                "be copied byte by byte, and %s is qcow2") % volume.id)
+                "%s is qcow2: to copy it a service needs the Lustre connector "
+                "(see the driver's guide), or lustre:format=raw") % volume.id)
 
     # What the base class asks of us while Nova helps
 

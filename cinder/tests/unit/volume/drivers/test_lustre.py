@@ -54,6 +54,8 @@ from cinder.volume.drivers import lustre
 from cinder.volume.drivers import remotefs
 from cinder.volume import manager
 from cinder.volume import volume_types
+from os_brick.initiator import connector as brick_connector
+from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
 from os_brick.remotefs import remotefs as remotefs_brick
 
@@ -1329,6 +1331,37 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         volume = self.create('thin', 'raw')
         self.driver._client.unmount(self.driver._shares[POOL])
         self.assertRaises(lustre_brick.ShareUnavailable, self.data, volume)
+
+    @ddt.data(*KINDS)
+    @ddt.unpack
+    def test_initialize_connection_for_our_connector(self, provisioning,
+                                                     image_format):
+        volume = self.create(provisioning, image_format)
+        volume.status = 'backing-up'
+        client = {'attempts': 1, 'mount_timeout': 60, 'timeout': 60,
+                  'fs_types': ['lustre']}
+        self.assertEqual({
+            'driver_volume_type': 'lustre',
+            'data': {'export': SHARE, 'name': volume.name,
+                     'format': image_format, 'options': 'flock',
+                     'chain': [(volume.name, image_format)], 'size': GIB,
+                     'thin': provisioning == 'thin', 'encrypted': False,
+                     'client': client},
+            'mount_point_base': self.lustre.base,
+        }, self.driver.initialize_connection(
+            volume, {lustre_connector.MARK: True}))
+
+    def test_initialize_connection_for_our_connector_with_a_chain(self):
+        volume = self.create('thin', 'raw')
+        overlays = ['%s.%s' % (volume.name, self.snapshot(volume).id)
+                    for _number in range(2)]
+        data = self.driver.initialize_connection(
+            volume, {lustre_connector.MARK: True})['data']
+        self.assertEqual([(overlays[1], 'qcow2'), (overlays[0], 'qcow2'),
+                          (volume.name, 'raw')], data['chain'])
+
+    def test_our_connector_is_registered(self):
+        self.assertIn('LUSTRE', brick_connector.get_connector_mapping())
 
     @ddt.data('backing-up', 'restoring-backup', 'available', 'maintenance',
               'retyping', 'creating')
