@@ -155,11 +155,6 @@ class Cloud:
         return self.wait_backup(
             self.cinder.backups.create(volume.id, **more))
 
-    def refused_backup(self, volume):
-        """Ask for a backup that must fail; returns it, failed."""
-        backup = self.cinder.backups.create(volume.id, name='refused')
-        return self.wait_backup(backup, 'error', 'available')
-
     def restore(self, backup, volume=None):
         """Restore to this volume, or to a new one; returns the volume."""
         restore = self.cinder.restores.restore(
