@@ -155,26 +155,23 @@ def _run(limits, fds, argv):
     # Safe beside the other thread, which waits in poll() and holds no lock.
     # Without limits the process is started by vfork().
     limit = functools.partial(_limit, limits) if limits else None
-    argv, surroundings = _surroundings(fds, argv)
-    done = subprocess.run(argv, capture_output=True, preexec_fn=limit,
-                          **surroundings)
+    done = subprocess.run(capture_output=True, preexec_fn=limit,
+                          **_command(fds, argv))
     return (done.returncode, done.stdout.decode(errors='replace'),
             done.stderr.decode(errors='replace'))
 
 
-def _surroundings(fds, argv):
-    """Tell what a command is run with.
+def _command(fds, argv):
+    """Return what subprocess is told of a command.
 
-    :param fds: descriptors of files, by what the arguments call them
-    :returns: its arguments, and what else subprocess is told
+    :param fds: descriptors of files, by the names that the arguments call them
     """
     for name, fd in fds.items():
         argv = [arg.replace(name, '/proc/self/fd/%d' % fd) for arg in argv]
-    return argv, {
-        'stdin': subprocess.DEVNULL,
-        'pass_fds': (*fds.values(), *_lifeline, *_locked),
-        'env': {'PATH': os.environ.get('PATH', os.defpath)
-                + ':/usr/sbin:/sbin', 'LC_ALL': 'C'}}
+    return {'args': argv, 'stdin': subprocess.DEVNULL,
+            'pass_fds': (*fds.values(), *_lifeline, *_locked),
+            'env': {'PATH': os.environ.get('PATH', os.defpath)
+                    + ':/usr/sbin:/sbin', 'LC_ALL': 'C'}}
 
 
 def _limit(limits):
@@ -226,9 +223,8 @@ def start(secrets, *argv):
     global _started, _output
     _output = os.memfd_create('output')
     with _in_memory(secrets) as fds:
-        argv, surroundings = _surroundings(fds, argv)
-        _started = subprocess.Popen(argv, stdout=_output, stderr=_output,
-                                    **surroundings)
+        _started = subprocess.Popen(stdout=_output, stderr=_output,
+                                    **_command(fds, argv))
 
 
 def check():

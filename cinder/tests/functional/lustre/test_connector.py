@@ -239,7 +239,7 @@ class BackupTest(ConnectorTestCase):
                 'lustre_backup_mount_point': os.path.join(self.temp,
                                                           'backup'),
                 'lustre_backup_mount_timeout': 10,
-                'lustre_backup_file_system_types': base._FILE_SYSTEM_TYPES,
+                'lustre_backup_file_system_types': base.FILE_SYSTEM_TYPES,
                 'backup_file_size': CHUNK,
                 'backup_sha_block_size_bytes': MIB,
                 'backup_compression_algorithm': 'zstd'}.items():

@@ -632,7 +632,7 @@ class Cinder(stateful.RuleBasedStateMachine):
 
 class ModelTestCase(base.LustreTestCase):
 
-    file_system_types = base._FILE_SYSTEM_TYPES
+    file_system_types = base.FILE_SYSTEM_TYPES
     # Standard error will be captured.
     output = sys.stderr
 

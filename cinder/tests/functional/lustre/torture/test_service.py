@@ -68,7 +68,7 @@ class Service:
             '[lustre]',
             'volume_driver = cinder.volume.drivers.lustre.LustreDriver',
             'lustre_mount_point_base = ' + mount_base,
-            'lustre_file_system_types = ' + ','.join(base._FILE_SYSTEM_TYPES),
+            'lustre_file_system_types = ' + ','.join(base.FILE_SYSTEM_TYPES),
             'lustre_operation_timeout = 5', 'lustre_mount_timeout = 5']
         lines += ['lustre_shares = ' + share for share in shares]
         with open(conf, 'w') as file:
