@@ -35,6 +35,7 @@ from cinder.lustre import files
 from cinder.lustre import images
 from cinder import objects
 from cinder.volume import volume_utils
+from os_brick.remotefs import lustre as lustre_brick
 
 # What a disk holds that is raw for us.
 _PARTITIONED = ('raw', 'gpt')
@@ -57,12 +58,17 @@ def split(reference):
             "<share>/<file>"))
     if image_format not in (None, *images.FORMATS):
         raise _invalid(reference, _("format has to be raw or qcow2"))
-    if files.is_auxiliary(file):
+    if _is_reserved(file):
         raise _invalid(reference, _("it is part of a volume of Cinder's"))
     known = volume_utils.extract_id_from_volume_name(file)
     if known and _is_managed(known):
         raise exception.ManageExistingAlreadyManaged(volume_ref=known)
     return share or None, file, image_format
+
+
+def _is_reserved(file):
+    """Tell whether a file is part of what is there already."""
+    return file == lustre_brick.LOCK_FILE or files.is_auxiliary(file)
 
 
 def _is_managed(volume_id):
@@ -125,7 +131,7 @@ def volumes(place, managed):
     :param managed: IDs of the volumes of Cinder, by the names of their files
     """
     for name in place.call(files.names, place.directory, _MOST):
-        if files.is_auxiliary(name):
+        if _is_reserved(name):
             continue
         entry = {'reference': {'source-name': '%s/%s' % (place.share, name)},
                  'size': 0, 'safe_to_manage': False,

@@ -21,6 +21,7 @@ import ddt
 from cinder import exception
 from cinder import objects
 from cinder.tests.functional.lustre import base
+from os_brick.remotefs import lustre as lustre_brick
 
 
 @ddt.ddt
@@ -214,7 +215,7 @@ class ManageTest(base.LustreTestCase):
     def test_parts_of_volumes(self):
         volume = self.create()
         self.snapshot(volume)
-        for name in self.listing():
+        for name in [*self.listing(), lustre_brick.LOCK_FILE]:
             self.assert_refused(name, '', exception.CinderException)
 
     def listed(self, **page):
