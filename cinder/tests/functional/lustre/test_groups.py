@@ -19,6 +19,7 @@ import uuid
 
 import ddt
 
+from cinder import coordination
 from cinder import exception
 from cinder.lustre import images
 from cinder import objects
@@ -344,3 +345,58 @@ class AtOnceTest(GroupTestCase):
         self.assertEqual(['snapshot'] * 2 + ['extension'] * 2, self.order)
         for snapshot in self.snapshots_of(group_snapshot):
             self.assertEqual('available', snapshot.status)
+
+    def test_attached_while_a_snapshot_waits(self):
+        before = self.listing()
+        group_snapshot = self.group_snapshot_of(self.group)
+        with self.lock(self.volumes[0]) as asked:
+            thread = self.in_thread(self.manager.create_group_snapshot,
+                                    self.context, group_snapshot)
+            self.assertTrue(asked.wait(LONG))
+            AllOrNothingTest.attach(self.volumes[1].id)
+        self.join(thread)
+        error, = self.order
+        self.assertIn('%s is attached' % self.volumes[1].id, str(error))
+        self.assertEqual(before, self.listing())
+
+    def test_attached_while_a_copy_waits(self):
+        before = self.listing()
+        new = self.copied_records(
+            self.group, source_volid=self.volumes_of(self.group))
+        with self.lock(self.volumes[0]) as asked:
+            thread = self.in_thread(self.manager.create_group_from_src,
+                                    self.context, new, None, self.group)
+            self.assertTrue(asked.wait(LONG))
+            AllOrNothingTest.attach(self.volumes[1].id)
+        self.join(thread)
+        error, = self.order
+        self.assertIn('%s is attached' % self.volumes[1].id, str(error))
+        self.assertEqual(before, self.listing())
+
+    def lock(self, volume):
+        """Hold a volume's lock; gives an event for when the driver asks."""
+        return _Lock('lustre-' + volume.id)
+
+
+class _Lock:
+
+    def __init__(self, name):
+        self._lock = coordination.COORDINATOR.get_lock(name)
+        self._asked = threading.Event()
+
+    def __enter__(self):
+        self._lock.acquire()
+        get = coordination.COORDINATOR.get_lock
+
+        def get_lock(name):
+            self._asked.set()
+            return get(name)
+
+        self._patch = mock.patch.object(coordination.COORDINATOR, 'get_lock',
+                                        get_lock)
+        self._patch.start()
+        return self._asked
+
+    def __exit__(self, *_exc):
+        self._lock.release()
+        self._patch.stop()
