@@ -27,6 +27,18 @@ from cinder.objects import fields
 LOG = logging.getLogger(__name__)
 
 
+def _attempt(undo, what, *args):
+    """Undo something as far as that is possible.
+
+    What is left of it goes with its deletion.
+    """
+    try:
+        undo(what, *args)
+    except Exception:
+        LOG.exception('What has been done for %s could not be undone',
+                      what.name)
+
+
 class GroupsMixin:
     """The methods of a driver that cinder-volume calls for groups."""
 
@@ -112,7 +124,7 @@ class GroupsMixin:
         except Exception:
             with excutils.save_and_reraise_exception():
                 for each in done:
-                    undo(*each)
+                    _attempt(undo, *each)
 
     @staticmethod
     def _deleted(delete, what):

@@ -269,6 +269,28 @@ class AllOrNothingTest(GroupTestCase):
         self.assert_one_image(volumes[0])
         self.assert_reads(volumes[0], 1)
 
+    def test_what_can_be_undone_is(self):
+        """And it is told what has failed first."""
+        volumes = self.two_volumes()
+        group_snapshot = self.group_snapshot_of(self.group_of(*volumes))
+        add = images.VolumeImages.add_overlay
+
+        def add_overlay(volume_images, snapshot_id):
+            """Damage the first volume's record, and then fail."""
+            add(volume_images, snapshot_id)
+            if volume_images.record()['active'].startswith(volumes[1].name):
+                self.damage(volumes[0])
+                raise exception.VolumeDriverException(message='no more')
+
+        with mock.patch.object(images.VolumeImages, 'add_overlay',
+                               add_overlay):
+            error = self.failure_of(self.manager.create_group_snapshot,
+                                    self.context, group_snapshot)
+        self.assertIn('no more', str(error))
+        self.assert_error(group_snapshot)
+        self.assert_one_image(volumes[1])
+        self.assert_reads(volumes[1], 2)
+
     def test_second_copy_fails(self):
         volumes = self.two_volumes()
         group = self.group_of(*volumes)
