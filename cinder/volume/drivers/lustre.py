@@ -64,12 +64,15 @@ lustre_opts = [
                          'lustre_mount_options.'),
     cfg.StrOpt('lustre_shares_config',
                help='A file that lists the shares, one a line as in '
-                    'lustre_shares, instead of that option. Empty lines and '
-                    'lines that start with # are skipped.'),
+                    'lustre_shares, instead of that option: for a list that '
+                    'a tool keeps. Empty lines and lines that start with # '
+                    'are skipped.'),
     cfg.StrOpt('lustre_mount_point_base',
                default='$state_path/mnt',
                help='Directory of the mount points of Lustre shares. Use the '
-                    'same one on all hosts that run Cinder services.'),
+                    'same one on all hosts that run Cinder services: one that '
+                    'copies a volume looks for it where the service of the '
+                    'volume has it.'),
     cfg.StrOpt('lustre_mount_options',
                default='flock',
                help='Mount options of Lustre shares. noflock and localflock '
@@ -79,7 +82,8 @@ lustre_opts = [
                default=3,
                min=1,
                help='How often to try to mount a share before its pool is '
-                    'reported as down. It is tried again with the next '
+                    'reported as down; a server that is just starting refuses '
+                    'the first attempts. It is tried again with the next '
                     'report.'),
     cfg.IntOpt('lustre_mount_timeout',
                default=60,
@@ -92,7 +96,9 @@ lustre_opts = [
                min=1,
                help='Seconds after which a call on a share is given up, and '
                     'the share counts as hung until the call returns. Copies '
-                    'get one more second for every 8 MiB.'),
+                    'get one more second for every 8 MiB. If it is longer '
+                    'than a failover of the servers takes, requests survive '
+                    'one; if it is shorter, they fail sooner.'),
     cfg.ListOpt('lustre_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as a share. '
