@@ -359,14 +359,10 @@ _START = 2 << 20
 
 
 def names(directory, most):
-    """Name the files of a directory, in order, as many as asked for.
-
-    Not hidden ones, such as the file of the locks.
-    """
+    """Name the files of a directory, in order, as many as asked for."""
     with os.scandir(directory) as entries:
         found = sorted(entry.name for entry in entries
-                       if not entry.name.startswith('.')
-                       and entry.is_file(follow_symlinks=False))
+                       if entry.is_file(follow_symlinks=False))
     return found[:most]
 
 
