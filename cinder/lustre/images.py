@@ -74,6 +74,7 @@ one key. qemu-img reads it from a file in memory.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import os
@@ -118,6 +119,19 @@ _ACTIVE = 'active'
 # another attempt works.
 _NOT_MEASURED = 'Unable to get accurate CPU usage'
 _MEASUREMENTS = 10
+
+
+# A file ends where the objects of its stripes do, on ldiskfs at 16 TiB each.
+_TOO_LARGE = os.strerror(errno.EFBIG)
+
+
+def _advised(error):
+    """Add to an error what can be done about it."""
+    if _TOO_LARGE not in error:
+        return error
+    return _("%s: one stripe holds 16 TiB at most on ldiskfs, and the share's "
+             "default layout needs more stripes (lfs setstripe -c); a volume "
+             "that exists gets them as a clone") % error
 
 
 def _preallocation(space):
@@ -251,7 +265,7 @@ class Place:
                                      source=source, session=self._session)
         except OSError as exc:
             exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
-                'error': exc.strerror, 'share': self.share}
+                'error': _advised(exc.strerror), 'share': self.share}
             raise
 
     def qemu_img(self, subcommand, *args, keys=(), copied=0, source=None,
@@ -286,7 +300,7 @@ class Place:
                 break
         if code:
             raise processutils.ProcessExecutionError(
-                stdout=output, stderr=error, exit_code=code,
+                stdout=output, stderr=_advised(error), exit_code=code,
                 cmd=' '.join(command), description=_(
                     "qemu-img failed on Lustre share %s") % self.share)
         return output
@@ -309,7 +323,7 @@ class Place:
             self._timeout(size if allocate else 0))
         if error:
             raise GrowthFailed(image=path, share=self.share, size=size,
-                               reason=error)
+                               reason=_advised(error))
 
     def privileged_chain(self, *args):
         """Follow a chain that the hypervisor's user owns."""

@@ -107,6 +107,28 @@ class PlaceTestCase(ImagesTestCase):
             '-f', 'raw', self.path(NAME))
         self.assert_names(error, self.path(NAME))
 
+    def test_a_file_that_would_be_too_large(self):
+        """It is told what to do about it, whoever meets the limit."""
+        self.put(NAME, b'')
+        error = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        with mock.patch.object(os, 'fsync', side_effect=error):
+            self.assert_advised(self.assertRaises(
+                OSError, self.place.call, files.sync, self.path(NAME)))
+        with mock.patch.object(lustre_child, 'run_with', mock.Mock(
+                return_value=(1, '', 'qemu-img: %s' % error.strerror),
+                __name__='run_with')):
+            self.assert_advised(self.assertRaises(
+                processutils.ProcessExecutionError, self.place.qemu_img,
+                'resize', self.path(NAME), 1 << 45))
+        self.lustre.grow = mock.Mock(return_value=str(error))
+        self.assert_advised(self.assertRaises(
+            images.GrowthFailed, self.place.privileged_grow, self.path(NAME),
+            1 << 45, False))
+
+    def assert_advised(self, error):
+        self.assert_names(error, self.path(NAME))
+        self.assertIn('needs more stripes', str(error))
+
     def test_qemu_img_has_limits(self):
         """However large the virtual size that an image claims."""
         with mock.patch.object(lustre_child, 'run_with', mock.Mock(
