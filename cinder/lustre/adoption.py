@@ -102,7 +102,9 @@ def _format(start):
 
     :raises ValueError: it isn't
     """
-    inspector = format_inspector.InspectWrapper(io.BytesIO(start))
+    # A short file is looked at as what it will be when it has grown.
+    inspector = format_inspector.InspectWrapper(
+        io.BytesIO(start.ljust(units.Mi, b'\0')))
     while inspector.read(units.Mi):
         pass
     inspector.close()
