@@ -238,8 +238,10 @@ class Place:
         if self._session:
             yield
             return
-        with self._client.locked(self.share, name, self.mode) as session:
-            self._session = session
+        with contextlib.ExitStack() as stack:
+            with self._share_in_errors():
+                self._session = stack.enter_context(
+                    self._client.locked(self.share, name, self.mode))
             try:
                 yield
             finally:
@@ -259,10 +261,16 @@ class Place:
         :param source: the share that these are read from, if any
         :raises OSError: it failed; the message names the share
         """
-        try:
+        with self._share_in_errors():
             return self._client.call(self.share, function, *args,
                                      timeout=self._timeout(copied),
                                      source=source, session=self._session)
+
+    @contextlib.contextmanager
+    def _share_in_errors(self):
+        """Let the messages of failed system calls name the share."""
+        try:
+            yield
         except OSError as exc:
             exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
                 'error': _advised(exc.strerror), 'share': self.share}

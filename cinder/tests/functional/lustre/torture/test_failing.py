@@ -36,6 +36,7 @@ from cinder import objects
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre.torture import failing_fs
+from os_brick.remotefs import lustre as lustre_brick
 
 EXHAUSTIVE = bool(os.environ.get('CINDER_LUSTRE_EXHAUSTIVE'))
 
@@ -91,7 +92,8 @@ class FailingTestCase(base.LustreTestCase):
 
     def listing(self, share=0):
         # What was laid below isn't seen from elsewhere.
-        return sorted(os.listdir(self.mount_point))
+        return sorted({*os.listdir(self.mount_point)}
+                      - {lustre_brick.LOCK_FILE})
 
     def restore(self):
         for name in os.listdir(self.mount_point):
