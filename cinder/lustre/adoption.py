@@ -84,6 +84,16 @@ def candidate(place, reference, file, image_format, provisioning):
     :param place: the :class:`cinder.lustre.images.Place` of its share
     :raises ManageExistingInvalidReference: it may not, and why
     """
+    found = _plain(place, reference, file, image_format, provisioning)
+    try:
+        found.check()
+    except images.InvalidImage as exc:
+        raise _invalid(reference, exc)
+    return found
+
+
+def _plain(place, reference, file, image_format, provisioning):
+    """Return the images of a file that may be adopted by its header."""
     try:
         start = place.call(files.start_of, place.directory, file)
         found = images.VolumeImages(
@@ -92,6 +102,8 @@ def candidate(place, reference, file, image_format, provisioning):
             raise ValueError(_("it has a backing file"))
         if found.active().format == images.QCOW2:
             files.check_plain(start)
+        if not found.active().virtual_size:
+            raise ValueError(_("it is empty"))
     except (OSError, ValueError, images.InvalidImage) as exc:
         raise _invalid(reference, exc)
     return found
@@ -128,7 +140,9 @@ def gibibytes(size):
 
 
 def volumes(place, managed):
-    """List the files of a share for the manager.
+    """List the files of a share for the manager, as their headers are.
+
+    Whether QEMU can use them is seen when they are adopted.
 
     :param managed: IDs of the volumes of Cinder, by the names of their files
     """
@@ -151,7 +165,7 @@ def volumes(place, managed):
 def _offer(place, reference, file):
     try:
         split(reference)
-        found = candidate(place, reference, file, None, images.THIN).active()
+        found = _plain(place, reference, file, None, images.THIN).active()
     except exception.CinderException as exc:
         return {'reason_not_safe': exc.msg}
     return {'size': gibibytes(found.virtual_size), 'safe_to_manage': True,

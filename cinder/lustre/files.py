@@ -42,6 +42,7 @@ _EXTERNAL_DATA = 1 << 2
 _KNOWN_INCOMPATIBLE = 1 << 0 | 1 << 3 | 1 << 4
 _BACKING_FORMAT_EXTENSION = 0xE2792ACA
 _LONGEST_BACKING_NAME = 1023
+_SHORTEST_HEADER = 72
 # The header, its extensions and that name are all in the first cluster.
 _LARGEST_CLUSTER = 2 << 20
 
@@ -313,7 +314,7 @@ def _qcow2_header(path):
         if magic != _QCOW2_MAGIC or version not in (2, 3):
             raise ValueError('%s is recorded as qcow2, but is not' % path)
         virtual_size = struct.unpack('>Q', header[24:32])[0]
-        header_length = 72
+        header_length = _SHORTEST_HEADER
         if version == 3:
             incompatible = struct.unpack('>Q', header[72:80])[0]
             _check_features(path, incompatible)
@@ -407,6 +408,8 @@ def check_plain(start):
     :param start: its first bytes
     :raises ValueError: it has
     """
+    if len(start) < _SHORTEST_HEADER:
+        raise ValueError('it ends within its header')
     if struct.unpack('>I', start[32:36])[0]:
         raise ValueError('it is encrypted')
     if struct.unpack('>I', start[60:64])[0]:

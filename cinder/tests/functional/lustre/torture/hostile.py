@@ -66,7 +66,7 @@ class Bait:
 
 
 def qcow2(size=1 << 30, backing=None, backing_format='raw', data_file=None,
-          incompatible=0, version=3, l1_size=2):
+          incompatible=0, version=3, l1_size=2, encryption=0):
     """A qcow2 header, and a whole image where what it says is possible."""
     extensions = []
     if backing:
@@ -83,8 +83,8 @@ def qcow2(size=1 << 30, backing=None, backing_format='raw', data_file=None,
     name = os.fsencode(backing or '')
     header = struct.pack(
         '>4sIQIIQIIQQIIQ', b'QFI\xfb', version,
-        start + len(extra) if backing else 0, len(name), 16, size, 0, l1_size,
-        3 * _CLUSTER, _CLUSTER, 1, 0, 0)
+        start + len(extra) if backing else 0, len(name), 16, size,
+        encryption, l1_size, 3 * _CLUSTER, _CLUSTER, 1, 0, 0)
     if version == 3:
         header += struct.pack('>QQQII', incompatible, 0, 0, 4, 104)
     # Four clusters are in use: the header, the table of the blocks of
