@@ -654,7 +654,7 @@ class LustreDriver(groups.GroupsMixin,
             'options': self._client.options(self._place(volume).share),
             'chain': [(image.file, image.format) for image in chain],
             'size': chain[0].virtual_size,
-            'thin': self._wanted(volume)[1] == images.THIN,
+            'thin': self._provisioning(volume) == images.THIN,
             'encrypted': volume.encryption_key_id is not None,
             'client': {
                 'attempts': conf.lustre_mount_attempts,
@@ -779,7 +779,7 @@ class LustreDriver(groups.GroupsMixin,
                 existing_ref=reference, reason=_(
                     "the host names share %s") % place.share)
         return adoption.candidate(place, reference, file, image_format,
-                                  self._wanted(volume)[1])
+                                  self._provisioning(volume))
 
     def _unknown_id(self, volume_images, reference):
         try:
@@ -813,7 +813,7 @@ class LustreDriver(groups.GroupsMixin,
     def _check_space(self, place, volume, needed):
         """Refuse a thick volume that doesn't fit, before a byte is written."""
         available = place.available()
-        if self._wanted(volume)[1] == images.THICK and needed > available:
+        if self._provisioning(volume) == images.THICK and needed > available:
             raise exception.VolumeDriverException(message=_(
                 "Volume %(id)s does not fit on %(share)s: a thick volume "
                 "needs %(needed)s bytes, %(available)s are available") % {
@@ -821,28 +821,38 @@ class LustreDriver(groups.GroupsMixin,
                     'needed': needed, 'available': available})
 
     def _wanted(self, volume):
-        """Return format and provisioning that a volume's type asks for."""
-        specs = self._extra_specs(volume)
-        provisioning = specs.get('provisioning:type',
-                                 self.configuration.nas_volume_prov_type)
+        """Return format and provisioning of a volume that is to be made."""
+        provisioning = self._provisioning(volume)
         encrypted = bool(volume.encryption_key_id)
         default = (images.QCOW2 if encrypted or provisioning == images.THIN
                    else images.RAW)
-        image_format = specs.get('lustre:format', default)
-        for spec, value, valid in (
-                ('provisioning:type', provisioning, images.PROVISIONING),
-                ('lustre:format', image_format, images.FORMATS)):
-            if value not in valid:
-                raise exception.InvalidVolumeType(reason=_(
-                    "extra spec %(spec)s of volume type %(type)s is "
-                    "'%(value)s', not %(valid)s") % {
-                        'spec': spec, 'type': volume.volume_type.name,
-                        'value': value, 'valid': ' or '.join(valid)})
+        image_format = self._extra_spec(volume, 'lustre:format', default,
+                                        images.FORMATS)
         if encrypted and image_format != images.QCOW2:
             raise exception.InvalidVolumeType(reason=_(
                 "volume type %s asks for encryption, which needs "
                 "lustre:format=qcow2") % volume.volume_type.name)
         return image_format, provisioning
+
+    def _provisioning(self, volume):
+        """Return the provisioning that a volume's type asks for.
+
+        What else the type asks for may not fit the volume: what a retype has
+        left to be deleted has its old files and its new type.
+        """
+        return self._extra_spec(volume, 'provisioning:type',
+                                self.configuration.nas_volume_prov_type,
+                                images.PROVISIONING)
+
+    def _extra_spec(self, volume, spec, default, valid):
+        value = self._extra_specs(volume).get(spec, default)
+        if value not in valid:
+            raise exception.InvalidVolumeType(reason=_(
+                "extra spec %(spec)s of volume type %(type)s is '%(value)s', "
+                "not %(valid)s") % {
+                    'spec': spec, 'type': volume.volume_type.name,
+                    'value': value, 'valid': ' or '.join(valid)})
+        return value
 
     @staticmethod
     def _extra_specs(volume):
@@ -858,7 +868,7 @@ class LustreDriver(groups.GroupsMixin,
         place.available()
         return images.VolumeImages(place, volume.name,
                                    self._recorded_format(volume),
-                                   self._wanted(volume)[1],
+                                   self._provisioning(volume),
                                    encryption.Key.of(volume))
 
     def _place(self, volume):

@@ -41,6 +41,7 @@ from cinder import exception
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre.torture import hostile
+from cinder.tests.functional.lustre.torture import services
 
 EXHAUSTIVE = bool(os.environ.get('CINDER_LUSTRE_EXHAUSTIVE'))
 
@@ -52,23 +53,15 @@ SOME = HEADERS if EXHAUSTIVE else (
     'vmdk, extent', 'luks', 'qcow2 and gpt and iso')
 INSIDE_QCOW2 = HEADERS if EXHAUSTIVE else ('qcow2, backing file',
                                            'qcow2 and gpt and iso')
+COPIED = HEADERS if EXHAUSTIVE else ('qcow2, backing file',
+                                     'qcow2, data file by JSON')
+COPIED_INSIDE = HEADERS if EXHAUSTIVE else ('qcow2, backing file',)
 
-
-class _ImageService(stand_ins.ImageService):
-    """Keeps what is uploaded, as well."""
-
-    def __init__(self, path, disk_format, container_format='bare'):
-        super().__init__(path, disk_format)
-        self._container_format = container_format
-
-    def show(self, context, image_id):
-        return dict(super().show(context, image_id),
-                    container_format=self._container_format)
-
-    def update(self, context, image_id, meta, data, **kwargs):
-        with open(self._path, 'wb') as f:
-            while piece := data.read(base.MIB):
-                f.write(piece)
+# What may become a volume as it is, what QEMU itself refuses, and what is
+# qcow2 and also something else: only if the reference says qcow2.
+ADOPTED = ('qcow2', 'gpt')
+UNUSABLE = ('qcow2, 4 EiB', 'qcow2, huge first-level table')
+AMBIGUOUS = ('qcow2 and gpt and iso',)
 
 
 class HostileTestCase(base.LustreTestCase):
@@ -95,6 +88,14 @@ class HostileTestCase(base.LustreTestCase):
                  'of=' + flat)
         with open(flat, 'rb') as f:
             return f.read(length)
+
+    def write_header(self, volume, header):
+        """Write the start of a disk, as a guest."""
+        with open(self.image, 'wb') as f:
+            f.write(header)
+        with self.attached(volume) as connection:
+            self.qemu_io(connection, 'write -s %s 0 %d' % (self.image,
+                                                           len(header)))
 
     def assert_holds(self, volume, header, image_format, size=1):
         """A volume has this start and size, and the format it always had."""
@@ -166,23 +167,16 @@ class GuestTest(HostileTestCase):
         self.extend(volume, 4)
         self.assert_holds(volume, header, image_format, 4)
         self.assert_uploads(volume, header)
-        self.assert_byte_copies(volume, image_format)
+        self.assert_bytes_for_services(volume, image_format)
         self.assert_modes(volume)
         self.delete(volume)
         self.assertEqual([], self.listing(0) + self.listing(1))
         self.assert_harmless()
 
-    def write_header(self, volume, header):
-        with open(self.image, 'wb') as f:
-            f.write(header)
-        with self.attached(volume) as connection:
-            self.qemu_io(connection, 'write -s %s 0 %d' % (self.image,
-                                                           len(header)))
-
     def assert_uploads(self, volume, header):
         """CVE-2015-1851: what is uploaded is what the guest sees."""
         for disk_format in 'raw', 'qcow2':
-            service = _ImageService(self.image, disk_format)
+            service = stand_ins.ImageService(self.image, disk_format)
             self.driver.copy_volume_to_image(
                 self.context, volume, service, {
                     'id': 'image', 'disk_format': disk_format,
@@ -190,8 +184,8 @@ class GuestTest(HostileTestCase):
             self.assertEqual(header, self.head(self.image, disk_format,
                                                len(header)))
 
-    def assert_byte_copies(self, volume, image_format):
-        """Backup and migration get the bytes of a raw file, or nothing."""
+    def assert_bytes_for_services(self, volume, image_format):
+        """Without our connector they get the bytes of a raw file, or none."""
         for status in 'backing-up', 'maintenance':
             volume.status = status
             if image_format == 'raw':
@@ -216,7 +210,7 @@ class GuestTest(HostileTestCase):
         header = self.headers[name]
         volume = self.create(specs={'lustre__format': 'raw'})
         self.write_header(volume, header)
-        service = _ImageService(self.image, 'raw', 'compressed')
+        service = stand_ins.ImageService(self.image, 'raw')
         self.driver.copy_volume_to_image(self.context, volume, service, {
             'id': 'image', 'disk_format': 'raw',
             'container_format': 'compressed'})
@@ -263,6 +257,195 @@ class GuestTest(HostileTestCase):
 
 
 @ddt.ddt
+class CopyTest(HostileTestCase):
+    """Copies that Cinder's services make, through the connector."""
+
+    file_system_types = base.FILE_SYSTEM_TYPES
+
+    def setUp(self):
+        super().setUp()
+        self.headers = hostile.headers(self.bait.path, self.temp)
+        self.backup_share = self._new_share(*self.file_systems.roots[1])
+        self.cloud = services.Services(self)
+
+    def new_driver(self, *args, **options):
+        # It takes QEMU seconds to make an encrypted image.
+        return super().new_driver(
+            *args, **dict(options, lustre_operation_timeout=60))
+
+    def new(self, image_format):
+        """Make a volume by the services; of no format, an encrypted one."""
+        type_id = (self.volume_type(lustre__format=image_format).id
+                   if image_format else self.encrypted_type())
+        volume = self.cloud.volume(self.cloud.create(1, type_id))
+        self.assertEqual('available', volume.status)
+        return volume
+
+    @ddt.data(*((name, 'raw') for name in COPIED),
+              *((name, 'qcow2') for name in COPIED_INSIDE))
+    @ddt.unpack
+    def test_backup_and_migration(self, name, image_format):
+        header = self.headers[name]
+        volume, restored = self.new(image_format), self.new(image_format)
+        self.write_header(volume, header)
+        backup = self.cloud.back_up(volume.id)
+        self.cloud.restore(backup, restored.id, is_new=True)
+        self.assert_holds(restored, header, image_format)
+        # Over what is there, and into the other format.
+        self.write_header(volume, bytes(len(header)))
+        self.cloud.restore(backup, volume.id)
+        self.assert_holds(volume, header, image_format)
+        other = {'raw': 'qcow2', 'qcow2': 'raw'}[image_format]
+        self.cloud.migrate(volume.id, 1,
+                           self.volume_type(lustre__format=other).id)
+        volume = self.cloud.volume(volume.id)
+        self.assertEqual(self.host(1), volume.host)
+        self.assert_holds(volume, header, other)
+        self.cloud.delete_backup(backup)
+        for one in volume, restored:
+            self.cloud.delete(one.id)
+        self.assertEqual([], self.listing(0) + self.listing(1))
+        self.assert_harmless()
+
+    @ddt.data(*(HEADERS if EXHAUSTIVE else ('qcow2, backing file', 'luks')))
+    def test_encrypted(self, name):
+        """LUKS within, and what the guest wrote is no header to anybody."""
+        header = self.headers[name]
+        volume = self.new(None)
+        self.write_header(volume, header)
+        self.assert_starts_with(volume, header)
+        snapshot = self.snapshot(volume)
+        self.write_header(volume, header[::-1])
+        self.cloud.extend(volume.id, 2)
+        copy = self.cloud.volume(self.cloud.create(
+            2, volume.volume_type_id, snapshot=snapshot.id))
+        self.assert_starts_with(copy, header)
+        self.cloud.delete(copy.id)
+        self.cloud.delete_snapshot(snapshot.id)
+        volume = self.cloud.volume(volume.id)
+        self.assert_starts_with(volume, header[::-1])
+        # Decrypted, the header is where it is dangerous.
+        self.write_header(volume, header)
+        self.cloud.migrate(volume.id, 1,
+                           self.volume_type(lustre__format='raw').id)
+        volume = self.cloud.volume(volume.id)
+        self.assertIsNone(volume.encryption_key_id)
+        self.assert_holds(volume, header, 'raw', 2)
+        self.cloud.delete(volume.id)
+        self.assertEqual([], self.listing(0) + self.listing(1))
+        self.assert_harmless()
+
+    def assert_starts_with(self, volume, header):
+        """Compare what a guest sees of an encrypted volume."""
+        flat = os.path.join(self.temp, 'flat')
+        with self.attached(volume) as connection:
+            with self.opened(connection) as options:
+                base.run('qemu-img', 'convert', *options, '-O', 'raw', flat)
+        with open(flat, 'rb') as f:
+            self.assertEqual(header, f.read(len(header)))
+        os.unlink(flat)
+
+
+@ddt.ddt
+class ManageTest(HostileTestCase):
+    """Files that an operator was asked to make into volumes."""
+
+    def setUp(self):
+        super().setUp()
+        self.headers = hostile.headers(self.bait.path, self.temp)
+        self.share = self.driver._get_mount_point_for_share(self.shares[0])
+
+    def place(self, content):
+        with open(os.path.join(self.share, 'disk.img'), 'wb') as f:
+            f.write(content)
+
+    def manage(self, image_format=None):
+        reference = {'source-name': 'disk.img'}
+        if image_format:
+            reference['format'] = image_format
+        volume = self.volume_record()
+        volume.size = self.driver.manage_existing_get_size(volume, reference)
+        volume.save()
+        return self._created(volume, self.driver.manage_existing(
+            volume, reference))
+
+    def state(self):
+        path = os.path.join(self.share, 'disk.img')
+        found = os.stat(path)
+        with open(path, 'rb') as f:
+            return (self.listing(), found.st_mode, found.st_ino,
+                    found.st_mtime_ns, f.read())
+
+    def offered(self):
+        entry, = self.driver.get_manageable_volumes(
+            [], None, 10, 0, ['reference'], ['asc'])
+        return entry
+
+    def assert_refused(self, image_format=None):
+        """With a reason, and nothing is changed."""
+        before = self.state()
+        error = self.assertRaises(exception.ManageExistingInvalidReference,
+                                  self.manage, image_format)
+        self.assertEqual(before, self.state())
+        return str(error)
+
+    @ddt.data(*(name for name in HEADERS if name not in ADOPTED))
+    def test_refused(self, name):
+        """It is nothing that a volume can be, but as raw it is bytes."""
+        header = self.headers[name]
+        self.place(header)
+        self.assert_refused()
+        if name not in AMBIGUOUS:
+            self.assert_refused('qcow2')
+        # Lists are made of headers alone.
+        self.assertEqual(name in UNUSABLE, self.offered()['safe_to_manage'])
+        volume = self.manage('raw')
+        self.assert_holds(volume, header, 'raw')
+        self.delete(volume)
+        self.assertEqual([], self.listing())
+        self.assert_harmless()
+
+    @ddt.data('gpt', 'qcow2')
+    def test_adopted(self, name):
+        image_format = 'qcow2' if name == 'qcow2' else 'raw'
+        self.place(self.headers[name])
+        self.assertTrue(self.offered()['safe_to_manage'])
+        volume = self.manage()
+        self.assertEqual(image_format, self.driver._recorded_format(volume))
+        self.assert_reads(volume, 0, 64 << 10)
+        self.delete(volume)
+
+    @ddt.data('luks', 'aes')
+    def test_encrypted(self, method):
+        """Nobody has the key."""
+        self.place(hostile.qcow2(encryption={'aes': 1, 'luks': 2}[method]))
+        for image_format in None, 'qcow2':
+            self.assertIn('encrypted', self.assert_refused(image_format))
+
+    def test_snapshots_inside(self):
+        path = os.path.join(self.share, 'disk.img')
+        base.run('qemu-img', 'create', '-q', '-f', 'qcow2', path, '64M')
+        base.run('qemu-img', 'snapshot', '-c', 'before', path)
+        for image_format in None, 'qcow2':
+            self.assertIn('internal snapshots',
+                          self.assert_refused(image_format))
+
+    @ddt.data(0, 1, 4, 20, 63, 80, 104, 512, 1 << 16)
+    def test_cut_off(self, length):
+        """What begins like qcow2 and ends too early."""
+        self.place(hostile.qcow2()[:length])
+        self.assert_refused('qcow2')
+        self.offered()
+        self.assert_harmless()
+
+    @ddt.data('raw', 'qcow2')
+    def test_empty(self, image_format):
+        """No volume has 0 GiB."""
+        self.place(b'' if image_format == 'raw' else hostile.qcow2(size=0))
+        self.assertIn('empty', self.assert_refused(image_format))
+
+
+@ddt.ddt
 class ImageTest(HostileTestCase):
     """Images that users upload."""
 
@@ -279,7 +462,8 @@ class ImageTest(HostileTestCase):
             f.write(content)
         volume = self.create(specs={'lustre__format': image_format})
         self.write(volume, 7)
-        service = _ImageService(self.image, disk_format, container_format)
+        service = stand_ins.ImageService(self.image, disk_format,
+                                         container_format=container_format)
         try:
             self.driver.copy_image_to_volume(self.context, volume, service,
                                              'image')
@@ -392,6 +576,6 @@ class LimitsTest(HostileTestCase):
                          for line in f}
             self.driver._client.close()
         self.assertEqual(['8589934592'] * 2, found['Max address space'])
-        self.assertEqual(['158'] * 2, found['Max cpu time'])
+        self.assertEqual(['30'] * 2, found['Max cpu time'])
         self.assertEqual(['0'] * 2, found['Max core file size'])
         self.delete(volume)
