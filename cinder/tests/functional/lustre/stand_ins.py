@@ -26,6 +26,7 @@ from unittest import mock
 
 import fixtures
 from oslo_db.sqlalchemy import engines
+from sqlalchemy import event
 
 from cinder.tests.unit.lustre import releases
 
@@ -97,9 +98,25 @@ class DatabaseFile(fixtures.Fixture):
             memory = releases.database.get_engine().raw_connection()
             memory.driver_connection.backup(file)
             memory.close()
+        engine = engines.create_engine('sqlite:///%s?timeout=60' % self.path,
+                                       sqlite_synchronous=False)
+        let_transactions_wait(engine)
         self.addCleanup(releases.database.main_context_manager.patch_engine(
-            engines.create_engine('sqlite:///' + self.path,
-                                  sqlite_synchronous=False)))
+            engine))
+
+
+def let_transactions_wait(engine):
+    """Let the transactions of an SQLite database wait for each other.
+
+    Where two that have read want to write, SQLite fails the second one at
+    once. So each says at its beginning that it will.
+    """
+    @event.listens_for(engine, 'before_cursor_execute', retval=True)
+    def execute(connection, cursor, statement, parameters, *args):
+        # This is oslo.db's.
+        if statement == 'BEGIN':
+            statement = 'BEGIN IMMEDIATE'
+        return statement, parameters
 
 
 @contextlib.contextmanager
