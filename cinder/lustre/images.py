@@ -132,7 +132,7 @@ _TOO_LARGE = os.strerror(errno.EFBIG)
 
 def _advised(error):
     """Add to an error what can be done about it."""
-    if _TOO_LARGE not in error:
+    if not error or _TOO_LARGE not in error:
         return error
     return _("%s: one stripe holds 16 TiB at most on ldiskfs, and the share's "
              "default layout needs more stripes (lfs setstripe -c); a volume "
