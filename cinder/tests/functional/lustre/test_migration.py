@@ -118,16 +118,18 @@ class MigrationTest(managed.ManagerTestCase):
         base.run('qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'qcow2',
                  self.path(source), self.path(target))
 
-    def test_qcow2_is_not_copied_byte_by_byte(self):
-        volume = self.create()
-        self.write(volume, 1)
-        error = self.failure_of(self.migrate, volume, 1)
-        self.assertIn('lustre:format=raw', str(error))
-        volume = self.loaded(volume)
-        self.assertEqual(('available', 'error'),
-                         (volume.status, volume.migration_status))
-        self.assert_files(volume, 0, '')
-        self.assert_reads(volume, 1)
+    def test_disk_of_a_qcow2_volume(self):
+        """Our connector copies what a guest sees, not the file's bytes."""
+        volume = self.create(2)
+        self.write(volume, 1, base.GIB)
+        content = self.content(volume)
+        for share in 1, 0:
+            volume = self.migrate(volume, share)
+            self.assert_files(volume, share, '')
+            with self.attached(volume) as connection:
+                self.assertEqual('qcow2', connection['format'])
+            self.assertEqual(content, self.content(volume))
+            self.check(volume)
 
     def test_copy_fails(self):
         volume = self.create(specs=RAW)
