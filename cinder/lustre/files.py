@@ -48,6 +48,10 @@ _LARGEST_CLUSTER = 2 << 20
 
 _ZEROS = 1 << 20
 
+# Of fallocate(2), from linux/falloc.h.
+_KEEP_SIZE = 1 << 0
+_PUNCH_HOLE = 1 << 1
+
 _UUID = '[0-9a-fA-F-]{36}'
 
 
@@ -166,7 +170,7 @@ def allocate(path):
     try:
         end = os.fstat(fd).st_size
         try:
-            _fallocate(fd, end)
+            _fallocate(fd, 0, 0, end)
             return True
         except OSError as exc:
             if exc.errno != errno.EOPNOTSUPP:
@@ -178,11 +182,26 @@ def allocate(path):
         os.close(fd)
 
 
-def _fallocate(fd, length):
+def punch_hole(fd, offset, length):
+    """Make a part of an open file read as zeros and give its space back.
+
+    :returns: whether the file system can
+    """
+    try:
+        _fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, offset, length)
+        return True
+    except OSError as exc:
+        if exc.errno != errno.EOPNOTSUPP:
+            raise
+        return False
+
+
+def _fallocate(fd, mode, offset, length):
     # os.posix_fallocate() won't do: where the file system can't, the C
     # library writes to every block instead and doesn't say so.
     libc = ctypes.CDLL(None, use_errno=True)
-    while libc.fallocate(fd, 0, ctypes.c_int64(0), ctypes.c_int64(length)):
+    while libc.fallocate(fd, mode, ctypes.c_int64(offset),
+                         ctypes.c_int64(length)):
         error = ctypes.get_errno()
         if error != errno.EINTR:
             raise OSError(error, os.strerror(error))

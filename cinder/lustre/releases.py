@@ -21,10 +21,6 @@ from cinder import version
 
 RELEASE = int(version.version_string().split('.')[0])
 
-# The restore of an incremental backup to a new volume leaves out chunks of
-# zeros, so that what an older backup has there stays.
-RESTORE_LOSES_ZEROS = RELEASE < 29
-
 
 class _NoThreadPool:
     """Has the callers of eventlet.tpool do their work themselves."""

@@ -15,11 +15,16 @@
 The share is mounted once, when cinder-backup starts, and looked at again
 before each backup, restore and deletion: without the mount the files would end
 up in, or be missing from, a directory of the local disk.
+
+What is stored is the chunked driver's, and any posix driver of Cinder can
+restore it; what that costs is :mod:`cinder.lustre.chunks`'.
 """
 
+from concurrent import futures
 import functools
 import io
 import os
+import re
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -29,8 +34,8 @@ from cinder.backup.drivers import posix
 from cinder import exception
 from cinder.i18n import _
 from cinder import interface
+from cinder.lustre import chunks
 from cinder.lustre import files
-from cinder.lustre import releases
 from cinder import objects
 from cinder.privsep import lustre as privileged
 from os_brick.initiator.connectors import lustre as lustre_connector
@@ -93,6 +98,12 @@ class _DurableFile(io.BufferedWriter):
     def _open(path, flags):
         return os.open(path, flags, 0o660)
 
+    def write(self, data):
+        if isinstance(data, chunks.Zeros):
+            # As a hole, which takes no space.
+            return self.truncate(len(data))
+        return super().write(data)
+
     def close(self):
         try:
             if not self.closed:
@@ -103,12 +114,28 @@ class _DurableFile(io.BufferedWriter):
             super().close()
 
 
+class _LateWriter:
+    """A writer that lets the chunked driver go on meanwhile."""
+
+    def __init__(self, write):
+        self.write = write
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
 @interface.backupdriver
 class LustreBackupDriver(posix.PosixBackupDriver):
     """Provides backup, restore and delete using a Lustre share."""
 
     def __init__(self, context):
         self._share = self._configured_share()
+        self._threads = chunks.Threads()
+        self._source = None
+        self._storing = None
         try:
             self._client = _share_client(
                 CONF.lustre_backup_mount_point,
@@ -139,7 +166,13 @@ class LustreBackupDriver(posix.PosixBackupDriver):
     def backup(self, backup, volume_file, backup_metadata=True):
         """Back a volume up."""
         self._check_share()
-        return super().backup(backup, volume_file, backup_metadata)
+        self._storing = None
+        with self._threads:
+            self._source = chunks.Source(
+                volume_file, self._threads, self.chunk_size_bytes,
+                self.sha_block_size_bytes)
+            super().backup(backup, self._source, backup_metadata)
+            self._wait_until_stored()
 
     def restore(self, backup, volume_id, volume_file, volume_is_new):
         """Restore a backup to a volume.
@@ -149,15 +182,18 @@ class LustreBackupDriver(posix.PosixBackupDriver):
         size back.
         """
         self._check_share()
-        leave_out_zeros = volume_is_new and not (
-            releases.RESTORE_LOSES_ZEROS and backup.parent_id)
-        super().restore(backup, volume_id, volume_file, leave_out_zeros)
         volume = objects.Volume.get_by_id(self.context, volume_id)
-        self._fill_up(volume_file, volume.size * units.Gi)
+        with self._threads:
+            target = chunks.Target(volume_file, self._threads)
+            super().restore(backup, volume_id, target, volume_is_new)
+            target.finish(volume.size * units.Gi)
 
     def delete_backup(self, backup):
         """Delete a backup; fails if the share isn't there."""
         self._check_share()
+        if self._storing:
+            # This is a backup that was cancelled.
+            futures.wait([self._storing])
         super().delete_backup(backup)
 
     def get_object_writer(self, container, object_name, extra_metadata=None):
@@ -165,11 +201,61 @@ class LustreBackupDriver(posix.PosixBackupDriver):
         return _DurableFile(os.path.join(self.backup_path, container,
                                          object_name))
 
-    @staticmethod
-    def _fill_up(volume_file, size):
-        end = volume_file.seek(0, 2)
-        if end is not None and end < size:
-            volume_file.truncate(size)
+    # Steps of the chunked driver
+
+    def _calculate_sha(self, data):
+        return self._source.sha256s
+
+    def _backup_chunk(self, backup, container, data, data_offset, object_meta,
+                      extra_metadata):
+        super()._backup_chunk(backup, container, data, data_offset,
+                              object_meta, extra_metadata)
+        if isinstance(data, chunks.Zeros):
+            # It has looked into a buffer that is empty.
+            chunk, = object_meta['list'][-1].values()
+            chunk['md5'] = chunks.native(data.md5)()
+
+    def _get_compressor(self, algorithm):
+        if super()._get_compressor(algorithm) is None:
+            return None
+        return chunks.Compressor(algorithm, self._threads)
+
+    def _prepare_output_data(self, data):
+        if isinstance(data, chunks.Zeros):
+            # A hole is smaller than anything else.
+            return 'none', data
+        return super()._prepare_output_data(data)
+
+    def _get_object_writer(self, container, object_name, extra_metadata=None):
+        def write(data):
+            self._wait_until_stored()
+            self._storing = self._threads.submit(
+                self._store, container, object_name, data)
+        return _LateWriter(write)
+
+    def _wait_until_stored(self):
+        if self._storing:
+            self._storing.result()
+
+    def _store(self, container, object_name, data):
+        with self.get_object_writer(container, object_name) as writer:
+            writer.write(data)
+
+    def _get_object_reader(self, container, object_name, extra_metadata=None):
+        if not re.search(r'-\d{5,}$', object_name):
+            return super()._get_object_reader(container, object_name,
+                                              extra_metadata)
+        # A chunk, which is read when it is restored.
+        return chunks.StoredChunk(os.path.join(self.backup_path, container,
+                                               object_name))
+
+    def _restore_v1(self, backup, volume_id, metadata, volume_file,
+                    volume_is_new, requested_backup):
+        # Before Cinder 29 incremental backups count as new, too. It must not
+        # look for zeros itself.
+        volume_file.is_clear = volume_is_new and not backup.parent_id
+        super()._restore_v1(backup, volume_id, metadata, volume_file, False,
+                            requested_backup)
 
     @staticmethod
     def _configured_share():

@@ -19,8 +19,10 @@ Only Lustre's part of the kernel is stood in for, see fakes.py. A GiB has but
 import errno
 import hashlib
 import io
+import json
 import os
 import resource
+import time
 from unittest import mock
 
 import ddt
@@ -372,6 +374,182 @@ class LustreBackupDriverTestCase(test.TestCase):
         volume_file = io.BytesIO(b'x' * (GIB + 5))
         self.driver().restore(backup, self._volume().id, volume_file, False)
         self.assertEqual(content + b'x' * 5, volume_file.getvalue())
+
+    # Cinder's own posix driver
+
+    def _posix(self):
+        return posix.PosixBackupDriver(self.context,
+                                       backup_path=self.directory)
+
+    # Data, zeros long enough for a chunk of their own, and both in a block.
+    MIXED = (DATA + bytes(5 * CHUNK - len(DATA)) + DATA[:CHUNK] +
+             b'x' + bytes(CHUNK - 1) + bytes(2 * CHUNK) + DATA[:100])
+    MIXED += bytes(GIB - len(MIXED))
+    # Data becomes zeros, and zeros data.
+    CHANGED = (bytes(CHUNK) + MIXED[CHUNK:6 * CHUNK] + b'y' * CHUNK +
+               MIXED[7 * CHUNK:])
+    AGAIN = CHANGED[:2 * CHUNK] + b'z' * 7 + CHANGED[2 * CHUNK + 7:]
+
+    def _back_up_file(self, driver, content, volume_id, parent=None):
+        path = os.path.join(self.temp, 'source')
+        with open(path, 'wb') as f:
+            # Holes where there are zeros.
+            for offset in range(0, GIB, CHUNK // 4):
+                part = content[offset:offset + CHUNK // 4]
+                if any(part):
+                    os.pwrite(f.fileno(), part, offset)
+            f.truncate(GIB)
+        backup = tests_utils.create_backup(
+            self.context, volume_id, size=1, status='creating',
+            parent_id=parent and parent.id)
+        backup.container = None
+        with open(path, 'rb') as f:
+            driver.backup(backup, f)
+        backup.save()
+        return objects.Backup.get_by_id(self.context, backup.id)
+
+    def _restored_file(self, driver, backup, volume_is_new, old=b''):
+        self._set_restoring(backup)
+        path = os.path.join(self.temp, 'volume')
+        with open(path, 'wb') as f:
+            f.write(old)
+        with open(path, 'r+b') as f:
+            driver.restore(backup, self._volume().id, f, volume_is_new)
+        with open(path, 'rb') as f:
+            return f.read()
+
+    def _assert_same(self, expected, content):
+        """Say nothing of what there is a lot of."""
+        self.assertEqual(*((len(b), hashlib.sha256(b).hexdigest())
+                           for b in (expected, content)))
+
+    def _recorded(self, backup):
+        directory = os.path.join(self.directory, backup.container)
+        with open('%s/%s_metadata' % (directory,
+                                      backup.service_metadata)) as f:
+            metadata = json.load(f)
+        with open('%s/%s_sha256file' % (directory,
+                                        backup.service_metadata)) as f:
+            return metadata, json.load(f)
+
+    def _assert_recorded(self, backup, content):
+        """What is recorded is what the chunked driver would record."""
+        metadata, sha256file = self._recorded(backup)
+        self.assertEqual(
+            [hashlib.sha256(content[n:n + CHUNK // 2]).hexdigest()
+             for n in range(0, GIB, CHUNK // 2)], sha256file['sha256s'])
+        self.assertEqual(backup.object_count, len(metadata['objects']))
+        end = 0
+        for chunk in metadata['objects']:
+            (name, chunk), = chunk.items()
+            part = content[chunk['offset']:chunk['offset'] + chunk['length']]
+            self.assertEqual(chunk['length'], len(part))
+            self.assertEqual(hashlib.md5(
+                part, usedforsecurity=False).hexdigest(), chunk['md5'])
+            if backup.parent_id:
+                self.assertGreaterEqual(chunk['offset'], end)
+            else:
+                self.assertEqual(end, chunk['offset'])
+            end = chunk['offset'] + chunk['length']
+        return metadata['objects']
+
+    @ddt.data('none', 'zlib', 'gzip', 'bz2', 'zstd')
+    def test_posix_driver_restores_ours(self, algorithm):
+        self.override_config('backup_compression_algorithm', algorithm)
+        volume_id = self._volume().id
+        backup = self._back_up_file(self.driver(), self.MIXED, volume_id)
+        self._assert_recorded(backup, self.MIXED)
+        # What was there before is overwritten, zeros and all.
+        for driver in self._posix(), self.driver():
+            restored = self._restored_file(driver, backup, False,
+                                           b'o' * GIB)
+            self._assert_same(self.MIXED, restored)
+
+    @ddt.data('none', 'zlib', 'gzip', 'bz2', 'zstd')
+    def test_restores_those_of_posix_driver(self, algorithm):
+        self.override_config('backup_compression_algorithm', algorithm)
+        backup = self._back_up_file(self._posix(), self.MIXED,
+                                    self._volume().id)
+        for old in b'', b'o' * GIB:
+            restored = self._restored_file(self.driver(), backup, not old,
+                                           old)
+            self._assert_same(self.MIXED, restored)
+
+    @ddt.data((True, False, True), (False, True, False), (True, True, True))
+    def test_chain_of_both_drivers(self, ours):
+        volume_id, parent = self._volume().id, None
+        chain = []
+        for content, is_ours in zip((self.MIXED, self.CHANGED, self.AGAIN),
+                                    ours):
+            driver = self.driver() if is_ours else self._posix()
+            parent = self._back_up_file(driver, content, volume_id, parent)
+            self._assert_recorded(parent, content)
+            chain.append((parent, content))
+        for backup, content in chain:
+            for old in b'', b'o' * GIB:
+                restored = self._restored_file(self.driver(), backup, not old,
+                                               old)
+                self._assert_same(content, restored)
+            self._assert_same(content, self._restored_file(
+                self._posix(), backup, False, b'o' * GIB))
+
+    def test_zeros_take_no_space(self):
+        self.override_config('backup_file_size', 8 * CHUNK)
+        content = DATA + bytes(GIB - len(DATA))
+        backup = self._back_up_file(self.driver(), content, self._volume().id)
+        sizes = {}
+        for chunk in self._assert_recorded(backup, content):
+            (name, chunk), = chunk.items()
+            status = os.stat(os.path.join(self.directory, backup.container,
+                                          name))
+            sizes[chunk['offset']] = status.st_blocks * 512
+        # The rest of the last block with data is all that is zeros.
+        self.assertLess(sum(sizes.values()), len(DATA) + CHUNK)
+        self.assertEqual(3, len(sizes))
+
+    @ddt.data('-00001', '-00002', '_sha256file', '_metadata')
+    def test_what_can_not_be_stored_is_an_error(self, which):
+        store = lustre.LustreBackupDriver._store
+
+        def fail(driver, container, name, data):
+            if name.endswith(which):
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            store(driver, container, name, data)
+
+        with mock.patch.object(lustre.LustreBackupDriver, '_store', fail):
+            self.assertRaises(OSError, self._back_up_file, self.driver(),
+                              self.MIXED, self._volume().id)
+        self.assertEqual([], [path for path in self._files()
+                              if path.endswith('_metadata')])
+
+    def test_cancelled(self):
+        backup, store = [], lustre.LustreBackupDriver._store
+
+        def cancel(driver, *args):
+            backup[0].status = fields.BackupStatus.DELETING
+            backup[0].save()
+            # It has not been stored when the driver deletes the backup.
+            time.sleep(0.3)
+            store(driver, *args)
+
+        create = tests_utils.create_backup
+        self.useFixture(fixtures.MockPatchObject(
+            tests_utils, 'create_backup', lambda *args, **kwargs: (
+                backup.append(create(*args, **kwargs)) or backup[0])))
+        with mock.patch.object(lustre.LustreBackupDriver, '_store', cancel):
+            self._back_up_file(self.driver(), DATA + bytes(GIB - len(DATA)),
+                               self._volume().id)
+        self.assertEqual([], self._files())
+
+    def test_stored_chunk_is_incomplete(self):
+        self.override_config('backup_compression_algorithm', 'zlib')
+        text = b'text ' * (GIB // 5) + b'.'
+        backup = self._back_up_file(self.driver(), text, self._volume().id)
+        chunk = next(path for path in self._files()
+                     if path.endswith('-00001'))
+        os.truncate(chunk, os.path.getsize(chunk) - 1)
+        self.assertRaises(EOFError, self._restored_file, self.driver(),
+                          backup, True)
 
     def test_delete(self):
         one, content = self._backup()
