@@ -37,7 +37,9 @@ EXPLANATION = (
     "Seconds are those inside the driver's method, called in a process that "
     "is set up as cinder-volume and cinder-backup are, without API, RPC and "
     "scheduler: medians and quartiles. Volumes have 1 GiB and are extended "
-    "to 2; copies and backups hold {data} MiB of random data. raw and qcow2 "
+    "to 2; copies and backups hold {data} MiB of random data. Large volumes, "
+    "for backups, have 20 GiB, or 4 without compression, and a third of the "
+    "data. raw and qcow2 "
     "are thin; thick is raw with all of its space, which ours allocates and "
     "the NFS driver writes zeros to.",
     "Each driver runs as the user {user}: NFS with sudo, cinder-rootwrap and "

@@ -156,26 +156,53 @@ class Backup(Scenario):
     weight = 4
     # It takes far longer than what is done once only.
     warm_ups = 0
+    kind = ''
+    # Of the data of the options.
+    part = 1
+
+    @property
+    def size(self):
+        """GiB of the volume."""
+        return 1
+
+    def _create(self, service):
+        _sample, made = service.ask('create', kind='raw')
+        if self.size > 1:
+            service.ask('extend', size=self.size, **made)
+        return made
 
     def prepare(self, service):
-        _sample, source = service.ask('create', kind='raw')
+        source = self._create(service)
         fill(service, self.deployment, source['volume'],
-             self.options.mebibytes)
+             self.options.mebibytes // self.part)
         return source
 
     def steps(self, service, prepared):
+        variant = self.variant + self.kind
         sample, backup = service.ask('backup', compression=self.variant,
                                      **prepared)
-        yield 'backup', self.variant, sample
-        _sample, target = service.ask('create', kind='raw')
+        yield 'backup', variant, sample
+        target = self._create(service)
         sample, _none = service.ask('restore', **backup, **target)
-        yield 'restore', self.variant, sample
+        yield 'restore', variant, sample
         service.ask('delete', **target)
         service.ask('delete_backup', **backup)
         yield None
 
     def finish(self, service, prepared):
         service.ask('delete', **prepared)
+
+
+class LargeBackup(Backup):
+    """The same of a volume that is mostly empty."""
+
+    kind = ', large'
+    part = 3
+
+    @property
+    def size(self):
+        # Where zeros aren't compressed, the NFS driver's take space.
+        return 4 if self.variant == 'none' else 20
 
 
 def scenarios(deployment, options):
@@ -186,6 +213,7 @@ def scenarios(deployment, options):
         # Last of the volumes: the NFS driver walks over all of them.
         *((Stats, count) for count in options.volumes),
         *((Backup, name) for name in options.compressions),
+        *((LargeBackup, name) for name in options.compressions),
     ]
     return [kind(deployment, variant, options) for kind, variant in every
             if set(kind.operations) & set(options.operations)]
