@@ -313,16 +313,26 @@ class ShareClient:
         :param mode: of the lock file if it has to be made
         :returns: a session, for the calls that the lock is for
         :raises Locked: another process has had it for ``timeout`` seconds
+        :raises ShareUnavailable: the share has been unmounted before the lock
+            was taken, or while it was held: a file that was not found, to
+            remove it, may be on the share all the same
         """
         with self._guard.session(share.name) as session:
             self._lock(session, share, name, mode)
             try:
+                self._check_table(share, self.mount_point(share))
                 yield session
             finally:
-                self._unlock(session, share, name)
+                in_place = self._unlock(session, share, name)
+            if not in_place:
+                raise ShareUnavailable(share=share, reason=_(
+                    'it was unmounted while %s was worked on') % name)
+
+    def _lock_path(self, share):
+        return os.path.join(self.mount_point(share), LOCK_FILE)
 
     def _lock(self, session, share, name, mode):
-        path = os.path.join(self.mount_point(share), LOCK_FILE)
+        path = self._lock_path(share)
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         offset = int.from_bytes(digest, 'big') >> 2
         end = time.monotonic() + self.timeout
@@ -333,15 +343,18 @@ class ShareClient:
             time.sleep(_LOCK_POLL)
 
     def _unlock(self, session, share, name):
+        """Give a lock up, and tell whether it was on what is mounted now."""
         if session.over:
-            return
+            return True
         try:
-            session.call(share.name, lustre_child.unlock, timeout=self.timeout)
+            return session.call(share.name, lustre_child.unlock,
+                                self._lock_path(share), timeout=self.timeout)
         except ShareUnavailable as exc:
             # What the lock was for is done.
             session.give_up(share.name)
             LOG.warning('%(name)s stays locked until its process has ended: '
                         '%(exc)s', {'name': name, 'exc': exc})
+            return True
 
     def resident(self, share):
         """Return a guarded child for what outlasts a call on a share.

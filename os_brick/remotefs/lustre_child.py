@@ -207,10 +207,21 @@ def lock(path, offset, mode, length=1):
     return True
 
 
-def unlock():
-    """Give up all locks of this process."""
-    while _locked:
-        os.close(_locked.pop())
+def unlock(path=None):
+    """Give up all locks of this process.
+
+    :param path: of the file that was locked
+    :returns: False if that file can't be found there now: what was done
+        meanwhile may have been done elsewhere
+    """
+    try:
+        return path is None or os.path.samestat(os.stat(path),
+                                                os.fstat(_locked[-1]))
+    except OSError:
+        return False
+    finally:
+        while _locked:
+            os.close(_locked.pop())
 
 
 def start(secrets, *argv):

@@ -14,8 +14,10 @@
 
 import contextlib
 import glob
+import itertools
 import os
 import time
+from unittest import mock
 
 import ddt
 
@@ -151,6 +153,46 @@ class MissingShareTest(SharesTestCase):
         self.assertEqual([], os.listdir(self.mount_point()))
         self.assertEqual(['up', 'up'], self.states())
         self.assert_intact(volume, snapshot)
+
+    def test_unmounted_in_the_middle(self):
+        """A file that is not found where the share was is not removed."""
+        number = 0
+        unmounted = True
+        while unmounted:
+            number += 1
+            volume = self.create()
+            with self.unmounted_before_call(number):
+                error = self.failure_or_none(self.driver.delete_volume,
+                                             volume)
+            unmounted = not os.path.ismount(self.mount_point())
+            self.assertEqual(unmounted, error is not None, number)
+            if unmounted:
+                self.assertLessEqual({*os.listdir(self.mount_point())},
+                                     {lustre_brick.LOCK_FILE})
+                self.assertEqual(['up', 'up'], self.states())
+                self.driver.delete_volume(volume)
+            self.assertEqual([], self.listing())
+        self.assertGreater(number, 5)
+
+    @contextlib.contextmanager
+    def unmounted_before_call(self, number):
+        """Unmount the share before a call on it, counted from 1."""
+        count, call = itertools.count(1), self.driver._client.call
+
+        def counted(*args, **kwargs):
+            if next(count) == number:
+                base.run('umount', '-l', self.mount_point())
+            return call(*args, **kwargs)
+
+        with mock.patch.object(self.driver._client, 'call', counted):
+            yield
+
+    @staticmethod
+    def failure_or_none(function, *args):
+        try:
+            function(*args)
+        except Exception as exc:
+            return exc
 
     def test_detach(self):
         """A volume is not kept attached by a share that is gone."""
