@@ -105,7 +105,12 @@ class Key:
     def _cipher(self):
         spec = volume_utils.check_encryption_provider(
             self._volume, self._context.elevated())
-        cipher = image_utils.decode_cipher(spec['cipher'], spec['key_size'])
+        # dm-crypt counts both keys of XTS, 512 bits with AES-256. QEMU does
+        # not, nor do Cinder's drivers where a type says 256.
+        key_size = spec['key_size']
+        if '-xts-' in spec['cipher'] and key_size == 512:
+            key_size = 256
+        cipher = image_utils.decode_cipher(spec['cipher'], key_size)
         return {'cipher-alg': cipher['cipher_alg'],
                 'cipher-mode': cipher['cipher_mode'],
                 'ivgen-alg': cipher['ivgen_alg']}

@@ -15,12 +15,14 @@
 import types
 from unittest import mock
 
+import ddt
 from oslotest import base
 
 from cinder import exception
 from cinder.lustre import encryption
 
 
+@ddt.ddt
 class KeyTestCase(base.BaseTestCase):
 
     def setUp(self):
@@ -66,10 +68,12 @@ class KeyTestCase(base.BaseTestCase):
                          self.key.to_open('qcow2'))
         self.assertEqual({'key-secret': 'key-V'}, self.key.to_open('luks'))
 
-    def test_to_create(self):
+    # The latter is how dm-crypt counts.
+    @ddt.data(256, 512)
+    def test_to_create(self, key_size):
         self.patch('cinder.volume.volume_utils.check_encryption_provider',
                    lambda volume, context: {'cipher': 'aes-xts-plain64',
-                                            'key_size': 256})
+                                            'key_size': key_size})
         options = ('key-secret=key-V', 'iter-time=10', 'cipher-alg=aes-256',
                    'cipher-mode=xts', 'ivgen-alg=plain64')
         self.assertEqual(('-o', ','.join(options)),
