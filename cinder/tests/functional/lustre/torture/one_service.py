@@ -42,6 +42,8 @@ from cinder import objects
 from cinder.objects import fields
 from cinder import rpc
 from cinder import service
+from cinder.tests.functional.lustre import stand_ins
+from cinder.tests.unit.lustre import releases
 from cinder import utils
 from cinder.volume import rpcapi
 from cinder.volume import volume_types
@@ -118,6 +120,7 @@ def main():
     os_brick.setup(CONF)
     rpc.init(CONF)
     migration.db_sync()
+    stand_ins.let_transactions_wait(releases.database.get_engine())
     server = service.Service.create(
         host='test@lustre', service_name='lustre', binary='cinder-volume',
         coordination=True)
