@@ -25,10 +25,12 @@ adopted again.
 import io
 import math
 
+from oslo_log import log as logging
 from oslo_utils.imageutils import format_inspector
 from oslo_utils import units
 
 from cinder import context
+from cinder import coordination
 from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import files
@@ -37,11 +39,126 @@ from cinder import objects
 from cinder.volume import volume_utils
 from os_brick.remotefs import lustre as lustre_brick
 
+LOG = logging.getLogger(__name__)
+
 # What a disk holds that is raw for us.
 _PARTITIONED = ('raw', 'gpt')
 
 # How many files of a share are looked at for a list of what can be adopted.
 _MOST = 10000
+
+
+class AdoptionMixin:
+    """The methods of a driver for what Cinder doesn't manage, or no longer."""
+
+    def manage_existing_get_size(self, volume, existing_ref):
+        """Return the size of a file that is to become a volume, in GiB.
+
+        :raises ManageExistingInvalidReference: it can't become one
+        """
+        return gibibytes(
+            self._candidate(volume, existing_ref).active().virtual_size)
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    def manage_existing(self, volume, existing_ref):
+        """Make a file of a share into a volume, without a copy.
+
+        :raises ManageExistingInvalidReference: it can't become one
+        :raises ManageExistingVolumeTypeMismatch: the volume's type asks for
+            another format
+        """
+        found = self._candidate(volume, existing_ref)
+        image = found.active()
+        specs = self._extra_specs(volume)
+        if specs.get('lustre:format', image.format) != image.format:
+            raise exception.ManageExistingVolumeTypeMismatch(reason=_(
+                "the file is %(is)s, and extra spec lustre:format is "
+                "%(spec)s") % {'is': image.format,
+                               'spec': specs['lustre:format']})
+        found.adopt_as(volume.name, units.Gi * gibibytes(image.virtual_size))
+        self._note(volume, format=image.format, base_format=image.format)
+        return {'provider_location': self._share_of_host(volume).name}
+
+    def get_manageable_volumes(self, cinder_volumes, marker, limit, offset,
+                               sort_keys, sort_dirs):
+        """List the files of all shares that are there."""
+        managed = {volume.name: volume for volume in cinder_volumes}
+        return volume_utils.paginate_entries_list(
+            [entry for place in self._places_there()
+             for entry in volumes(place, managed)],
+            marker, limit, offset, sort_keys, sort_dirs)
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    def unmanage(self, volume):
+        """Leave a volume's data in the file of its name.
+
+        :raises InvalidVolume: it has snapshots that Cinder does not manage
+        """
+        volume_images = self._images(volume)
+        volume_images.claim()
+        volume_images.release()
+
+    def manage_existing_snapshot_get_size(self, snapshot, existing_ref):
+        """Return the size of a snapshot that Cinder doesn't know, in GiB."""
+        volume_images = self._images(snapshot.volume)
+        image = volume_images.snapshot(
+            self._unknown_id(volume_images, existing_ref))
+        return gibibytes(image.virtual_size)
+
+    @coordination.synchronized('{self.driver_prefix}-{snapshot.volume.id}')
+    def manage_existing_snapshot(self, snapshot, existing_ref):
+        """Give Cinder a snapshot that is in a volume's chain.
+
+        :raises ManageExistingInvalidReference: there is none of that name
+        """
+        volume_images = self._images(snapshot.volume)
+        volume_images.record_as(
+            self._unknown_id(volume_images, existing_ref), snapshot.id)
+
+    def unmanage_snapshot(self, snapshot):
+        """Leave a snapshot in its volume's chain."""
+
+    def get_manageable_snapshots(self, cinder_snapshots, marker, limit,
+                                 offset, sort_keys, sort_dirs):
+        """List the snapshots in all records of shares that are there."""
+        known = {snapshot.id: snapshot for snapshot in cinder_snapshots}
+        return volume_utils.paginate_entries_list(
+            [entry for place in self._places_there()
+             for entry in snapshots(place, known)],
+            marker, limit, offset, sort_keys, sort_dirs)
+
+    def _candidate(self, volume, reference):
+        """Return the images of a file that is to become a volume."""
+        place = self._place_on(self._share_of_host(volume))
+        place.available()
+        share, file, image_format = split(reference)
+        if share not in (None, place.share.name):
+            raise _invalid(reference,
+                           _("the host names share %s") % place.share)
+        return candidate(place, reference, file, image_format,
+                         self._provisioning(volume))
+
+    def _unknown_id(self, volume_images, reference):
+        try:
+            snapshot_id = volume_images.recorded_id(
+                reference.get('source-name'))
+        except images.InvalidImage as exc:
+            raise _invalid(reference, exc.msg)
+        if is_managed_snapshot(snapshot_id):
+            raise _invalid(reference, _("Cinder manages it already"))
+        return snapshot_id
+
+    def _places_there(self):
+        """Yield the shares that are mounted."""
+        for share in self._shares.values():
+            place = self._place_on(share)
+            try:
+                place.available()
+            except lustre_brick.ShareUnavailable as exc:
+                LOG.warning('Files on %(share)s are not listed: %(exc)s',
+                            {'share': share, 'exc': exc})
+            else:
+                yield place
 
 
 def split(reference):
@@ -69,6 +186,11 @@ def split(reference):
 def _is_reserved(file):
     """Tell whether a file is part of what is there already."""
     return file == lustre_brick.LOCK_FILE or files.is_auxiliary(file)
+
+
+def is_managed_snapshot(snapshot_id):
+    """Tell whether Cinder knows a snapshot."""
+    return objects.Snapshot.exists(context.get_admin_context(), snapshot_id)
 
 
 def _is_managed(volume_id):

@@ -26,7 +26,6 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import units
 
-from cinder import context as cinder_context
 from cinder import coordination
 from cinder.db import api as db
 from cinder import exception
@@ -42,7 +41,6 @@ from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
 from cinder.lustre import releases
-from cinder import objects
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
 from cinder.volume.drivers import remotefs
@@ -125,14 +123,8 @@ def volume_locked(method):
         method)
 
 
-def snapshot_locked(method):
-    """Hold the lock of the volume of the argument ``snapshot``."""
-    return coordination.synchronized(
-        '{self.driver_prefix}-{snapshot.volume.id}')(method)
-
-
 @interface.volumedriver
-class LustreDriver(groups.GroupsMixin,
+class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
@@ -341,7 +333,7 @@ class LustreDriver(groups.GroupsMixin,
         except images.InvalidImage:
             # A damaged record keeps no volume from being deleted.
             snapshot_ids = []
-        if not all(map(self._is_managed, snapshot_ids)):
+        if not all(map(adoption.is_managed_snapshot, snapshot_ids)):
             raise exception.VolumeIsBusy(volume_name=volume.name)
         volume_images.remove()
 
@@ -508,85 +500,6 @@ class LustreDriver(groups.GroupsMixin,
         volume_images = self._images(volume)
         volume_images.claim()
         volume_images.revert(snapshot.id)
-
-    # Volumes and snapshots that Cinder doesn't know
-
-    def manage_existing_get_size(self, volume, existing_ref):
-        """Return the size of a file that is to become a volume, in GiB.
-
-        :raises ManageExistingInvalidReference: it can't become one
-        """
-        return adoption.gibibytes(
-            self._candidate(volume, existing_ref).active().virtual_size)
-
-    @volume_locked
-    def manage_existing(self, volume, existing_ref):
-        """Make a file of a share into a volume, without a copy.
-
-        :raises ManageExistingInvalidReference: it can't become one
-        :raises ManageExistingVolumeTypeMismatch: the volume's type asks for
-            another format
-        """
-        found = self._candidate(volume, existing_ref)
-        image = found.active()
-        specs = self._extra_specs(volume)
-        if specs.get('lustre:format', image.format) != image.format:
-            raise exception.ManageExistingVolumeTypeMismatch(reason=_(
-                "the file is %(is)s, and extra spec lustre:format is "
-                "%(spec)s") % {'is': image.format,
-                               'spec': specs['lustre:format']})
-        found.adopt_as(volume.name, units.Gi * adoption.gibibytes(
-            image.virtual_size))
-        self._note(volume, format=image.format, base_format=image.format)
-        return {'provider_location': self._share_of_host(volume).name}
-
-    def get_manageable_volumes(self, cinder_volumes, marker, limit, offset,
-                               sort_keys, sort_dirs):
-        """List the files of all shares that are there."""
-        managed = {volume.name: volume for volume in cinder_volumes}
-        return volume_utils.paginate_entries_list(
-            [entry for place in self._places_there()
-             for entry in adoption.volumes(place, managed)],
-            marker, limit, offset, sort_keys, sort_dirs)
-
-    @volume_locked
-    def unmanage(self, volume):
-        """Leave a volume's data in the file of its name.
-
-        :raises InvalidVolume: it has snapshots that Cinder does not manage
-        """
-        volume_images = self._images(volume)
-        volume_images.claim()
-        volume_images.release()
-
-    def manage_existing_snapshot_get_size(self, snapshot, existing_ref):
-        """Return the size of a snapshot that Cinder doesn't know, in GiB."""
-        volume_images = self._images(snapshot.volume)
-        image = volume_images.snapshot(
-            self._unknown_id(volume_images, existing_ref))
-        return adoption.gibibytes(image.virtual_size)
-
-    @snapshot_locked
-    def manage_existing_snapshot(self, snapshot, existing_ref):
-        """Give Cinder a snapshot that is in a volume's chain.
-
-        :raises ManageExistingInvalidReference: there is none of that name
-        """
-        volume_images = self._images(snapshot.volume)
-        volume_images.record_as(
-            self._unknown_id(volume_images, existing_ref), snapshot.id)
-
-    def unmanage_snapshot(self, snapshot):
-        """Leave a snapshot in its volume's chain."""
-
-    def get_manageable_snapshots(self, cinder_snapshots, marker, limit,
-                                 offset, sort_keys, sort_dirs):
-        """List the snapshots in all records of shares that are there."""
-        known = {snapshot.id: snapshot for snapshot in cinder_snapshots}
-        return volume_utils.paginate_entries_list(
-            [entry for place in self._places_there()
-             for entry in adoption.snapshots(place, known)],
-            marker, limit, offset, sort_keys, sort_dirs)
 
     # Attaching
 
@@ -768,47 +681,6 @@ class LustreDriver(groups.GroupsMixin,
         source_images = self._images(snapshot.volume)
         with source_images.locked():
             self._copy(volume, source_images.snapshot(snapshot.id))
-
-    def _candidate(self, volume, reference):
-        """Return the images of a file that is to become a volume."""
-        place = self._place_on(self._share_of_host(volume))
-        place.available()
-        share, file, image_format = adoption.split(reference)
-        if share not in (None, place.share.name):
-            raise exception.ManageExistingInvalidReference(
-                existing_ref=reference, reason=_(
-                    "the host names share %s") % place.share)
-        return adoption.candidate(place, reference, file, image_format,
-                                  self._provisioning(volume))
-
-    def _unknown_id(self, volume_images, reference):
-        try:
-            snapshot_id = volume_images.recorded_id(
-                reference.get('source-name'))
-        except images.InvalidImage as exc:
-            raise exception.ManageExistingInvalidReference(
-                existing_ref=reference, reason=exc.msg)
-        if self._is_managed(snapshot_id):
-            raise exception.ManageExistingInvalidReference(
-                existing_ref=reference, reason=_("Cinder manages it already"))
-        return snapshot_id
-
-    @staticmethod
-    def _is_managed(snapshot_id):
-        return objects.Snapshot.exists(cinder_context.get_admin_context(),
-                                       snapshot_id)
-
-    def _places_there(self):
-        """Yield the shares that are mounted."""
-        for share in self._shares.values():
-            place = self._place_on(share)
-            try:
-                place.available()
-            except lustre_brick.ShareUnavailable as exc:
-                LOG.warning('Files on %(share)s are not listed: %(exc)s',
-                            {'share': share, 'exc': exc})
-            else:
-                yield place
 
     def _check_space(self, place, volume, needed):
         """Refuse a thick volume that doesn't fit, before a byte is written."""
