@@ -325,7 +325,7 @@ class SpaceTestCase(FilesTestCase):
         libc.fallocate.side_effect = [-1, -1, 0]
         with mock.patch('ctypes.CDLL', return_value=libc), \
                 mock.patch('ctypes.get_errno', return_value=errno.EINTR):
-            files._fallocate(3, 4096)
+            files._fallocate(3, 0, 0, 4096)
         self.assertEqual(3, libc.fallocate.call_count)
 
 
