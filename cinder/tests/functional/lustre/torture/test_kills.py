@@ -29,8 +29,9 @@ one, or at the end.) Then a new driver starts, and
 When a share's servers lose power there is less left than after a kill: what
 was not synced. These states are made from the steps, see :class:`PowerCuts`.
 
-Long runs of the same call, as qemu-img writes, are cut before the first, the
-second and the last of them; with CINDER_LUSTRE_KILLS=all before each.
+The ordinary run cuts only before the last step on a file that has not got its
+name yet, and before the first and the last of other runs of the same call.
+With CINDER_LUSTRE_KILLS=all it cuts before each.
 
 doc/source/contributor/kill-points.csv lists the steps. A test fails where it
 is not up to date; CINDER_LUSTRE_KILLS=write mends it.
@@ -39,15 +40,17 @@ is not up to date; CINDER_LUSTRE_KILLS=write mends it.
 import contextlib
 import csv
 import dataclasses
+import io
 import itertools
 import os
 import re
 import shutil
 import subprocess
-import types
 
 import ddt
+from eventlet import tpool
 
+from cinder.backup.drivers import lustre as lustre_backup
 from cinder.db import api as db
 from cinder import exception
 from cinder import objects
@@ -56,6 +59,7 @@ from cinder.privsep import lustre as privileged
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre.torture import steps
+from cinder.tests.unit import utils as tests_utils
 
 MODE = os.environ.get('CINDER_LUSTRE_KILLS', '')
 
@@ -67,7 +71,10 @@ THIN, THIN_RAW, THICK, THICK_QCOW2 = (
     for provisioning, image_format in (
         ('thin', 'qcow2'), ('thin', 'raw'), ('thick', 'raw'),
         ('thick', 'qcow2')))
+ENCRYPTED = 'encrypted'
 
+# Of a file that is no volume's.
+FILE = 'disk.img'
 
 # What qemu-img check exits with.
 _LEAKS = 3
@@ -83,14 +90,20 @@ class Operation:
     :ivar run: given the test and the world, does it, as cinder-volume does
     :ivar give_up: given the same, what may be done instead of a repetition,
         such that all is as before
-    :ivar repeat: whether it can be repeated
+    :ivar repeat: whether it can be repeated; or does that, given the same,
+        and may return what is expected then
+    :ivar slow: QEMU takes seconds for it, so that the ordinary run leaves the
+        power cuts out
+    :ivar deletable: whether volumes can be deleted before it is repeated
     """
 
     name: str
     prepare: object
     run: object
     give_up: object = None
-    repeat: bool = True
+    repeat: object = True
+    slow: bool = False
+    deletable: bool = True
 
     @property
     def __name__(self):
@@ -100,17 +113,49 @@ class Operation:
 
 # Worlds
 
+@dataclasses.dataclass
+class World:
+    """The ids of what an operation is about.
+
+    :ivar volume: a volume with data
+    :ivar taken: its snapshots, the oldest first
+    :ivar snapshot: one that is being taken, managed or deleted
+    :ivar new: a volume that is being made
+    :ivar unfinished: what can't be read before it is available
+    :ivar file: name and format of a file that is or becomes no volume's
+    :ivar backup: a backup that is being made or restored
+    :ivar twin: the same of the other volume of a group
+    """
+
+    volume: str = None
+    taken: list = dataclasses.field(default_factory=list)
+    snapshot: str = None
+    new: str = None
+    unfinished: list = dataclasses.field(default_factory=list)
+    file: tuple = (None, None)
+    backup: str = None
+    twin: 'World' = None
+
+    def all(self):
+        return [self, self.twin] if self.twin else [self]
+
+
+def of_type(test, specs):
+    """The fields of a volume's record; an encrypted one has a key."""
+    return test.encrypted() if specs is ENCRYPTED else {'specs': specs}
+
+
 def volume(specs, *status, snapshots=0):
     """A volume with data, and with a different one in each snapshot."""
     def prepare(test):
-        made = test.create(specs=specs)
+        made = test.create(**of_type(test, specs))
         taken = []
         test.write(made, 1)
         for number in range(snapshots):
             taken.append(test.snapshot(made).id)
             test.write(made, 2 + number, (number + 1) * base.MIB // 2)
         test.update(made, *status)
-        return types.SimpleNamespace(volume=made.id, taken=taken)
+        return World(volume=made.id, taken=taken)
     return prepare
 
 
@@ -137,8 +182,81 @@ def with_new(specs, size=1, source=None, snapshots=0):
     """A source, if any, and a volume that is being made."""
     def prepare(test):
         world = (volume(source, snapshots=snapshots)(test) if source
-                 else types.SimpleNamespace(taken=[], volume=None))
-        world.new = test.volume_record(size, specs=specs).id
+                 else World())
+        world.new = test.volume_record(size, **of_type(test, specs)).id
+        world.unfinished = [world.new]
+        return world
+    return prepare
+
+
+def with_empty(specs):
+    """A volume that has been made and is to be filled from an image."""
+    def prepare(test):
+        made = test.create(**of_type(test, specs))
+        test.update(made, 'downloading')
+        return World(new=made.id, unfinished=[made.id])
+    return prepare
+
+
+def in_group(prepare):
+    """The same twice."""
+    def prepare_both(test):
+        world = prepare(test)
+        world.twin = prepare(test)
+        return world
+    return prepare_both
+
+
+def with_file(image_format):
+    """A file that Cinder doesn't know, and a volume that it is to become."""
+    def prepare(test):
+        path = os.path.join(test.share_directories()[0], FILE)
+        base.run('qemu-img', 'create', '-q', '-f', image_format, path, '10M')
+        base.run('qemu-io', '-f', image_format, '-c', 'write -P 7 1M 1M',
+                 path)
+        new = test.volume_record(0, status='managing', specs={}).id
+        return World(new=new, unfinished=[new], file=(FILE, image_format))
+    return prepare
+
+
+def to_give_back(test):
+    """A volume that has had a snapshot."""
+    world = volume(THIN)(test)
+    made = test.volume_of(world)
+    test.delete_snapshot(test.snapshot(made))
+    test.update(made, 'unmanaging')
+    world.file = made.name, 'qcow2'
+    return world
+
+
+def with_unknown_snapshot(test):
+    """A snapshot that Cinder has forgotten, and one that it is to become."""
+    world = volume(THIN_RAW, snapshots=1)(test)
+    objects.Snapshot.get_by_id(test.context, world.taken[0]).destroy()
+    world.snapshot = test.snapshot_record(test.volume_of(world)).id
+    return world
+
+
+def with_backup(specs, *status):
+    """A backup that is being made."""
+    def prepare(test):
+        world = volume(specs, *status)(test)
+        backup = tests_utils.create_backup(test.context, world.volume, size=1)
+        # In no directory of its own: a power cut has more to it.
+        test.update(backup, container='.', service_metadata=None)
+        world.backup = backup.id
+        return world
+    return prepare
+
+
+def to_restore(specs):
+    """A backup that is being restored."""
+    def prepare(test):
+        world = with_backup(specs, 'backing-up')(test)
+        back_up(test, world)
+        test.update(test.backup_of(world), 'restoring')
+        test.update(test.volume_of(world), 'restoring-backup')
+        world.unfinished = [world.volume]
         return world
     return prepare
 
@@ -175,8 +293,25 @@ def from_image(image_format):
     return run
 
 
+def download(test, world):
+    filled = test.volume_of(world, 'new' if world.new else 'volume')
+    test.driver.copy_image_to_encrypted_volume(
+        test.context, filled, test.image('raw'), 'image')
+    test.update(filled, 'available')
+
+
+def group_from_source(test, world):
+    new = [test.volume_of(each, 'new') for each in world.all()]
+    _group, updates = test.driver.create_group_from_src(
+        test.context, None, new, source_group=None,
+        source_vols=[test.volume_of(each) for each in world.all()])
+    for made, update in zip(new, updates):
+        test._created(made, update)
+
+
 def delete_new(test, world):
-    test.delete(test.volume_of(world, 'new'))
+    for each in world.all():
+        test.delete(test.volume_of(each, 'new'))
 
 
 def delete(test, world):
@@ -213,6 +348,102 @@ def upload(test, world):
         {'id': 'image', 'disk_format': 'raw', 'container_format': 'bare'})
 
 
+def group_snapshot(test, world):
+    taken = [test.snapshot_of(each) for each in world.all()]
+    _group, updates = test.driver.create_group_snapshot(
+        test.context, None, taken)
+    for snapshot, update in zip(taken, updates):
+        test.update(snapshot, update['status'])
+
+
+def delete_snapshots(test, world):
+    for each in world.all():
+        delete_snapshot(test, each)
+
+
+def manage(test, world):
+    adopt(test, test.volume_of(world, 'new'), world.file[0])
+
+
+def adopt(test, new, file):
+    reference = {'source-name': file}
+    size = test.driver.manage_existing_get_size(new, reference)
+    test._created(new, dict(test.driver.manage_existing(new, reference),
+                            size=size))
+
+
+def manage_again(test, world):
+    """Forget the volume, and manage the file by the name that it has now."""
+    new = test.volume_of(world, 'new')
+    if new.status == 'available':
+        return test.after
+    new.destroy()
+    again = test.volume_record(0, status='managing', specs={})
+    adopt(test, again,
+          new.name if new.name in test.listing() else world.file[0])
+    return test.after_with(again.id, new.id)
+
+
+def unmanage(test, world):
+    made = test.volume_of(world)
+    test.driver.unmanage(made)
+    made.destroy()
+
+
+def manage_snapshot(test, world):
+    taken = test.snapshot_of(world)
+    test.driver.manage_existing_snapshot(taken, {
+        'source-name': '%s.%s' % (taken.volume.name, world.taken[0])})
+    test.update(taken, fields.SnapshotStatus.AVAILABLE)
+
+
+def manage_snapshot_again(test, world):
+    """Forget the snapshot, and manage what there is of it."""
+    known = test.snapshot_of(world)
+    if known.status == fields.SnapshotStatus.AVAILABLE:
+        return test.after
+    known.destroy()
+    again = test.snapshot_record(known.volume)
+    manage_snapshot(test, dataclasses.replace(world, snapshot=again.id))
+    return test.after_with(again.id, known.id)
+
+
+# What cinder-backup does
+
+def back_up(test, world):
+    backup = test.backup_of(world)
+    # What a service reads of a volume is another test's matter: a small disk
+    # has less steps.
+    disk = io.BytesIO(b'\1' * base.MIB + b'\2' * base.MIB)
+    test.backup_driver().backup(backup, disk)
+    test.update(backup, 'available')
+    test.update(test.volume_of(world), 'available')
+
+
+def give_up_backup(test, world):
+    test.update(test.volume_of(world), 'available')
+    backup = test.backup_of(world)
+    test.backup_driver().delete_backup(backup)
+    backup.destroy()
+
+
+def restore(test, world):
+    made, backup = test.volume_of(world), test.backup_of(world)
+    connection = test.driver.initialize_connection(made, {})['data']
+    path = os.path.join(test.directory(made), connection['name'])
+    with open(path, 'wb') as disk:
+        test.backup_driver().restore(backup, made.id, disk, False)
+    test.driver.terminate_connection(made, {})
+    test.update(made, 'available')
+    test.update(backup, 'available')
+
+
+def restore_again(test, world):
+    test.update(test.volume_of(world), 'restoring-backup')
+    test.update(test.backup_of(world), 'restoring')
+    restore(test, world)
+
+
 OPERATIONS = [
     *(Operation('create ' + name, with_new(specs), create, delete_new, False)
       for name, specs in (
@@ -234,7 +465,8 @@ OPERATIONS = [
                                         ('(qcow2 to raw)', THIN_RAW,
                                          'qcow2'))),
     *(Operation('extend ' + name, volume(specs, 'extending',
-                                         snapshots=snapshots), extend)
+                                         snapshots=snapshots), extend,
+                slow=specs is THICK_QCOW2)
       for name, specs, snapshots in (
           ('(qcow2)', THIN, 0), ('(raw)', THIN_RAW, 0),
           ('(thick raw)', THICK, 0), ('(thick qcow2)', THICK_QCOW2, 0),
@@ -258,6 +490,35 @@ OPERATIONS = [
     Operation('delete (with snapshots)',
               volume(THIN_RAW, 'deleting', snapshots=2), delete),
     Operation('upload', volume(THIN, 'uploading', snapshots=1), upload),
+    Operation('reimage (with a snapshot)',
+              volume(THIN_RAW, 'downloading', snapshots=1), download),
+    *(Operation('manage ' + name, with_file(image_format), manage,
+                repeat=manage_again)
+      for name, image_format in (('(raw)', 'raw'), ('(qcow2)', 'qcow2'))),
+    Operation('unmanage', to_give_back, unmanage),
+    Operation('manage snapshot', with_unknown_snapshot, manage_snapshot,
+              repeat=manage_snapshot_again, deletable=False),
+    Operation('group snapshot', in_group(with_snapshot_record(THIN_RAW)),
+              group_snapshot, delete_snapshots),
+    Operation('group from source', in_group(with_new(THIN, source=THIN)),
+              group_from_source, delete_new, False),
+    Operation('create (encrypted)', with_new(ENCRYPTED), create, delete_new,
+              False, slow=True),
+    Operation('clone (encrypted, to larger)',
+              with_new(ENCRYPTED, 2, ENCRYPTED), clone, delete_new, False,
+              slow=True),
+    Operation('volume from image (encrypted)', with_empty(ENCRYPTED),
+              download, slow=True),
+    Operation('extend (encrypted)', volume(ENCRYPTED, 'extending'), extend),
+    Operation('snapshot (encrypted)', with_snapshot_record(ENCRYPTED),
+              snapshot, delete_snapshot, slow=True),
+    Operation('delete snapshot (encrypted, newest of two)',
+              doomed(1, ENCRYPTED, 2), delete_snapshot),
+    Operation('backup', with_backup(THIN_RAW, 'backing-up'), back_up,
+              give_up_backup, False),
+    *(Operation('restore ' + name, to_restore(specs), restore,
+                repeat=restore_again)
+      for name, specs in (('(to raw)', THIN_RAW), ('(to thick raw)', THICK))),
 ]
 
 
@@ -279,15 +540,19 @@ def write_row(new):
 
 
 def copy_sparse(source, target):
-    """Copy a file, but not its holes.
+    """Copy a file, but neither its holes nor its zeros.
 
-    cp(1) reads all of a file that has its space allocated.
+    cp(1) reads all of a file that has its space allocated. What has been read
+    of such space counts as data.
     """
+    zeros = bytes(base.BLOCK)
     with open(source, 'rb') as f, open(target, 'wb') as copy:
         copy.truncate(os.fstat(f.fileno()).st_size)
         for offset in base.data_blocks(f):
-            copy.seek(offset)
-            copy.write(os.pread(f.fileno(), base.BLOCK, offset))
+            block = os.pread(f.fileno(), base.BLOCK, offset)
+            if block != zeros:
+                copy.seek(offset)
+                copy.write(block)
     shutil.copymode(source, target)
 
 
@@ -446,13 +711,42 @@ class StepsTestCase(base.LustreTestCase):
         self.database = os.path.join(self.temp, 'cinder.sqlite')
         self.useFixture(stand_ins.DatabaseFile(self.database))
         self._read = {}
+        self._backup_client = None
+        self._configure_backups()
+        self.addCleanup(self._end_backups)
 
     def new_driver(self, *args, **options):
         # A step waits until the test has looked at it.
         return super().new_driver(*args, lustre_operation_timeout=120,
                                   **options)
 
+    def _configure_backups(self):
+        for name, value in {
+                'lustre_backup_share': self.shares[0],
+                'lustre_backup_mount_point': self.mount_base,
+                'lustre_backup_file_system_types': base.FILE_SYSTEM_TYPES,
+                'backup_file_size': base.MIB,
+                'backup_sha_block_size_bytes': base.MIB,
+                'backup_enable_progress_timer': False}.items():
+            self.override_config(name, value)
+
     # For operations
+
+    def backup_driver(self):
+        driver = lustre_backup.LustreBackupDriver(self.context)
+        self._backup_client = driver._client
+        return driver
+
+    def _end_backups(self):
+        """Let the next driver have a client and threads of its own."""
+        if self._backup_client:
+            self._backup_client.close()
+            lustre_backup._share_client.cache_clear()
+            self._backup_client = None
+        tpool.killall()
+
+    def backup_of(self, world):
+        return objects.Backup.get_by_id(self.context, world.backup)
 
     def volume_of(self, world, which='volume'):
         return objects.Volume.get_by_id(self.context, getattr(world, which))
@@ -486,19 +780,59 @@ class StepsTestCase(base.LustreTestCase):
     def everything(self):
         return {**self.contents(), 'files': self.files()}
 
+    def after_with(self, new, old):
+        """What is expected at the end, but for the id of a record."""
+        expected = {
+            {old: new, (old, 'size'): (new, 'size')}.get(key, key): value
+            for key, value in self.after.items()}
+        expected['files'] = [name.replace(old, new)
+                             for name in expected['files']]
+        return expected
+
     def records(self):
         """What the database says."""
         return sorted(
             [(made.id, made.status, made.size)
              for made in objects.VolumeList.get_all(self.context)] +
             [(taken.id, taken.status, taken.volume_size)
-             for taken in objects.SnapshotList.get_all(self.context, {})])
+             for taken in objects.SnapshotList.get_all(self.context, {})] +
+            [(backup.id, backup.status, backup.size)
+             for backup in objects.BackupList.get_all(self.context)])
 
     def contents(self):
-        """What reads all volumes and snapshots that can be read."""
+        """What read all volumes, snapshots and backups that can be read."""
+        return {**self.contents_of_volumes(), **self.contents_of_backups(),
+                **{name: self.image_content(
+                    os.path.join(self.share_directories()[0], name),
+                    self.world.file[1])[1] for name in self.unmanaged()}}
+
+    def unmanaged(self):
+        """Name the file that is no volume's, if it is there."""
+        volumes = [made.name for made in
+                   objects.VolumeList.get_all(self.context)]
+        return [name for name in self.listing()
+                if name == self.world.file[0] and name not in volumes]
+
+    def contents_of_backups(self):
+        contents = {}
+        for backup in objects.BackupList.get_all(self.context):
+            if backup.status == 'available':
+                path = os.path.join(self.temp, 'restored')
+                self.update(backup, 'restoring')
+                with open(path, 'wb') as disk:
+                    self.backup_driver().restore(backup, backup.volume_id,
+                                                 disk, False)
+                self.update(backup, 'available')
+                contents[backup.id] = base.digest(path)
+        return contents
+
+    def contents_of_volumes(self):
+        unfinished = [made for world in self.world.all()
+                      for made in world.unfinished]
         contents = {}
         for made in objects.VolumeList.get_all(self.context):
-            if made.status in ('creating', 'downloading', 'deleting'):
+            if made.status == 'deleting' or (
+                    made.status != 'available' and made.id in unfinished):
                 continue
             contents[made.id, 'size'] = made.size
             contents[made.id] = self.attach_and_read(made)
@@ -522,18 +856,22 @@ class StepsTestCase(base.LustreTestCase):
 
     def read(self, made, image):
         """Check and read an image, unless it has been read before."""
+        passphrase = self.passphrase(made)
         chain = self.driver._images(made)._follow(image.file)
         key = tuple(base.digest(image.path) for image in chain)
         if key not in self._read:
             for link in chain:
                 if link.format == 'qcow2':
-                    self.check_image(link.path)
-            self._read[key] = self.image_content(image.path, image.format)
+                    self.check_image(link.path, passphrase)
+            self._read[key] = self.image_content(image.path, image.format,
+                                                 passphrase)
         return self._read[key]
 
-    def check_image(self, path):
-        done = subprocess.run(['qemu-img', 'check', '-q', '-f', 'qcow2', path],
-                              capture_output=True, text=True)
+    def check_image(self, path, key):
+        with self.opened({'path': path, 'format': 'qcow2',
+                          'key': key}) as image:
+            done = subprocess.run(['qemu-img', 'check', '-q', *image],
+                                  capture_output=True, text=True)
         # Clusters that are allocated and not used do no harm.
         self.assertIn(done.returncode, (0, _LEAKS), done.stdout + done.stderr)
 
@@ -547,6 +885,7 @@ class StepsTestCase(base.LustreTestCase):
     def run_by_steps(self, operation, world, before):
         # What is open here must not be shared with another process.
         self.driver._client.close()
+        self._end_backups()
         privileged._guard.close()
         self.close_database()
         ended = steps.supervise(
@@ -600,6 +939,8 @@ class KillTest(StepsTestCase):
             start.restore()
             self.kill_before(number, found)
             self.check_killed()
+        if self.operation.slow and MODE != 'all':
+            return
         for key in cuts.states:
             cuts.restore(key)
             self.point = (operation.name, 'power cut before',
@@ -608,17 +949,23 @@ class KillTest(StepsTestCase):
 
     def kill_points(self, found):
         """Number the steps before which to kill, and the end."""
-        points = []
-        number = 0
-        for (_command, _call, _paths), same in itertools.groupby(
-                found, key=lambda step: (step.command, step.call,
-                                         step.paths)):
-            group = list(range(number, number + len(list(same))))
-            number += len(group)
-            if not found[group[0]].is_sync:
-                points += (group if MODE == 'all' else
-                           sorted({*group[:2], group[-1]}))
-        return points + [number]
+        points = {len(found)}
+        for (of_new_file, *_same), run in itertools.groupby(
+                enumerate(found), key=self.run_of):
+            numbers = [number for number, step in run if not step.is_sync]
+            if MODE != 'all':
+                first = [] if of_new_file else numbers[:1]
+                numbers = first + numbers[-1:]
+            points.update(numbers)
+        return sorted(points)
+
+    @staticmethod
+    def run_of(numbered):
+        """Tell what a step has in common with those around it."""
+        _number, step = numbered
+        if len(step.paths) == 1 and step.paths[0].endswith('.new'):
+            return True, step.paths
+        return False, step.command, step.call, step.paths
 
     def kill_before(self, number, found):
         count = itertools.count()
@@ -635,8 +982,11 @@ class KillTest(StepsTestCase):
     def check_killed(self):
         self.assert_before_or_after()
         killed = Saved(self, self.database)
-        if self.operation.repeat:
-            self.finish(self.operation.run, self.after)
+        repeat = self.operation.repeat
+        if repeat:
+            self.finish(self.operation.run if repeat is True else repeat,
+                        self.after)
+        if self.operation.deletable:
             killed.restore()
         if self.operation.give_up:
             self.finish(self.operation.give_up, self.before)
@@ -655,24 +1005,27 @@ class KillTest(StepsTestCase):
 
     def finish(self, work, expected):
         try:
-            work(self, self.world)
+            expected = work(self, self.world) or expected
         except exception.NotFound:
             # It was acknowledged right before the kill.
             pass
         found = self.everything()
         for key in {*found, *expected}:
-            if key in self.before or key in self.after:
+            if key in {**self.before, **self.after, **expected}:
                 self.assertEqual(expected.get(key), found.get(key),
                                  self.point)
 
     def delete_everything(self):
+        unmanaged = self.unmanaged()
+        for backup in objects.BackupList.get_all(self.context):
+            self.backup_driver().delete_backup(backup)
         # Cinder deletes no volume of which a snapshot is being taken.
         for taken in objects.SnapshotList.get_all(self.context, {}):
             if taken.status == fields.SnapshotStatus.CREATING:
                 self.driver.delete_snapshot(taken)
         for made in objects.VolumeList.get_all(self.context):
             self.driver.delete_volume(made)
-        self.assertEqual([[], []], [self.listing(0), self.listing(1)],
+        self.assertEqual([unmanaged, []], [self.listing(0), self.listing(1)],
                          self.point)
 
     # The table
@@ -718,12 +1071,12 @@ class KillTest(StepsTestCase):
         name = os.path.basename(path)
         if os.path.dirname(path) == self.mount_base:
             return 'directory'
-        names = {'volume-' + getattr(self.world, 'new', self.world.volume):
-                 'volume'}
-        if hasattr(self.world, 'snapshot'):
-            names[self.world.snapshot] = 'snapshot'
-        for number, taken in enumerate(self.world.taken, 1):
-            names.setdefault(taken, 'snapshot%d' % number)
-        for uuid, short in names.items():
-            name = name.replace(uuid, short)
-        return name
+        for label, world in zip(('volume', 'twin'), self.world.all()):
+            names = {taken: 'snapshot%d' % number
+                     for number, taken in enumerate(world.taken, 1)}
+            names['volume-%s' % (world.new or world.volume)] = label
+            names[world.snapshot] = 'snapshot'
+            for uuid in filter(None, names):
+                name = name.replace(uuid, names[uuid])
+        return re.sub('volume_.*_backup_' + (self.world.backup or ''),
+                      'backup', name)
