@@ -80,6 +80,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 
 from oslo_concurrency import processutils
 from oslo_log import log as logging
@@ -769,16 +770,28 @@ class VolumeImages:
             self._place.call(files.allocate, path, copied=size)
 
     def _grow_qcow2(self, image, size):
-        def resize(space):
-            self._place.qemu_img('resize', '--preallocation=' + space, image,
-                                 size, keys=[self._key],
-                                 copied=_written(space, size))
-
         if image.backing:
             # An overlay takes space as it is written to.
-            resize('off')
-        else:
-            self._with_space(QCOW2, resize)
+            self._resize(image, size, 'off')
+            return
+        try:
+            self._with_space(QCOW2, functools.partial(self._resize, image,
+                                                      size))
+        except processutils.ProcessExecutionError as exc:
+            if exc.exit_code != -signal.SIGABRT:
+                raise
+            # An extension that was killed has counted references to clusters
+            # beyond the end of the file, and QEMU aborts where it would do so
+            # again (assertion in qcow2_refcount_area). It can still grow.
+            LOG.warning('%s has its new size, but takes the space for it only '
+                        'as it is written to: an earlier extension was '
+                        'interrupted', image.path)
+            self._resize(image, size, 'off')
+
+    def _resize(self, image, size, space):
+        self._place.qemu_img('resize', '--preallocation=' + space, image,
+                             size, keys=[self._key],
+                             copied=_written(space, size))
 
     def _with_space(self, image_format, run):
         """Run qemu-img such that a thick qcow2 image gets all its space.

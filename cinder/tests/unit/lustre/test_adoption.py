@@ -97,7 +97,8 @@ class CandidateTestCase(base.BaseTestCase):
             self.candidate().format, self.candidate().virtual_size))
 
     def test_qcow2(self):
-        self.put(fakes.qcow2_header(3 * fakes.MIB))
+        fakes.qemu_img('create', '-q', '-f', 'qcow2', os.path.join(
+            self.place.directory, 'disk.img'), '3M')
         self.assertEqual(('qcow2', 3 * fakes.MIB), (
             self.candidate().format, self.candidate().virtual_size))
         self.assertEqual('raw', self.candidate(image_format='raw').format)
