@@ -94,10 +94,16 @@ def _encrypted_image():
         with open(secret, 'w') as f:
             f.write(PASSPHRASE)
         path = os.path.join(directory, 'image')
-        run('qemu-img', 'create', '-q', '-f', 'qcow2',
-            '--object', 'secret,id=key,file=' + secret,
-            '-o', 'encrypt.format=luks,encrypt.key-secret=key,'
-                  'encrypt.iter-time=10', path, str(SIZE))
+        command = ('qemu-img', 'create', '-q', '-f', 'qcow2',
+                   '--object', 'secret,id=key,file=' + secret,
+                   '-o', 'encrypt.format=luks,encrypt.key-secret=key,'
+                         'encrypt.iter-time=10', path, str(SIZE))
+        # Now and then QEMU can't measure its speed.
+        for _attempt in range(10):
+            if not subprocess.run(command, capture_output=True).returncode:
+                break
+        else:
+            run(*command)
         with open(path, 'rb') as f:
             return f.read()
 
