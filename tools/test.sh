@@ -21,8 +21,9 @@
 # and without eventlet; unit-26, functional-27 and so on with other releases;
 # releases, which is unit and functional with everything; and model, which is
 # a part of torture (see tools/torture.sh). all, which is also what comes
-# without arguments and what continuous integration runs, leaves out the
-# functional tests of the releases in between.
+# without arguments and what continuous integration runs, has the unit tests
+# with the oldest release and on native threads too, but functional and torture
+# with the newest release only.
 #
 # The last line says how many tests passed, failed and were skipped; a style
 # check or a documentation build that fails counts as a failed test. With
@@ -48,8 +49,7 @@ other_functionals=(functional-native functional-26 functional-27 functional-28)
 steps=()
 for step in "${@:-all}"; do
     case $step in
-        all) steps+=(pep8 unit "${other_units[@]}" functional torture
-                     functional-native functional-26 docs) ;;
+        all) steps+=(pep8 unit unit-native unit-26 functional torture docs) ;;
         releases) steps+=(unit "${other_units[@]}"
                           functional "${other_functionals[@]}") ;;
         pep8 | docs | model | unit | functional | torture) steps+=("$step") ;;
