@@ -173,6 +173,8 @@ def sha256s(data, block):
 class _RegularFile:
     """A file, by its descriptor: whoever opened it must not use it."""
 
+    for_threads = True
+
     def __init__(self, fd):
         self._fd = fd
 
@@ -216,6 +218,9 @@ class _RegularFile:
 
 class _FileLike:
     """What can be sought, read and written: a device, or os-brick's."""
+
+    # os-brick's connection takes one request after the other.
+    for_threads = False
 
     def __init__(self, file):
         self._file = file
@@ -538,6 +543,8 @@ class Target:
         """Begin to make durable what was written."""
         self._wait()
         self._syncing = self._threads.submit(self._file.sync)
+        if not self._file.for_threads:
+            self._wait()
 
     def _wait(self):
         if self._syncing:
