@@ -176,6 +176,8 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
         super().setUp()
         # Cinder's own, at each load of a volume.
         warnings.filterwarnings('ignore', message='Passing item_cls')
+        # eventlet's, at each fork: more than the test runner takes in.
+        warnings.filterwarnings('ignore', message='Using fork')
         # What is reported must not be waited for: no time is mocked away.
         mock.patch.stopall()
         self.file_systems = FileSystems.get()
