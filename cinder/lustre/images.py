@@ -750,7 +750,7 @@ class VolumeImages:
             'convert', '-n', '-O', QCOW2, '-t', 'none', '-m', '16',
             source, overlay,
             keys=[source.key, self._key], copied=source.virtual_size)
-        self._place.qemu_img('resize', overlay, size, keys=[self._key])
+        self._grow_qcow2(overlay, size)
 
     def _grow_in_place(self, path, size):
         try:
