@@ -213,7 +213,8 @@ def possible_steps(machine):
                   for member in vars(type(machine)).values()
                   if hasattr(member, 'steps')
                   for _time in range(member.weight)]
-    return st.one_of([strategy for strategy in strategies if strategy])
+    return st.one_of([strategy for strategy in strategies
+                      if strategy is not None])
 
 
 def volumes(machine):
