@@ -98,7 +98,7 @@ class Cluster(fixtures.Fixture):
         self._start('cinder-api', 'api')
         self._stack.wait('api', lambda: stack.answers(
             self._stack.cinder_url), 120)
-        self.api = Api(self._stack.cinder_url)
+        self.api = Api(self._stack.cinder_url, lambda: self.log('api'))
         for host in HOSTS:
             self.wait_up(host)
 
@@ -294,9 +294,13 @@ class Refused(Exception):
 
 
 class Api:
-    """Requests to Cinder's API, each in one word."""
+    """Requests to Cinder's API, each in one word.
 
-    def __init__(self, url):
+    :param log: called for the API's log, which says what went wrong in it
+    """
+
+    def __init__(self, url, log):
+        self._log = log
         self._url = '%sv3/%s/' % (url, config.PROJECT)
         self._headers = {
             'X-Auth-Token': '%s:%s' % (config.USER, config.PROJECT),
@@ -306,12 +310,16 @@ class Api:
         """Make a request.
 
         :raises Refused: it is one that can't be met now (400, 404, 409, 413)
+        :raises HTTPError: the API has failed; its log is shown
         """
         answer = requests.request(method, self._url + path, json=body,
                                   headers=self._headers, timeout=120)
         if answer.status_code in (400, 404, 409, 413):
             raise Refused('%d %s' % (answer.status_code, answer.text))
-        answer.raise_for_status()
+        if not answer.ok:
+            raise requests.HTTPError('%s %s: %d %s\n%s' % (
+                method, path, answer.status_code, answer.text,
+                self._log()[-4000:]), response=answer)
         return answer.json() if answer.content else None
 
     def get(self, path):
