@@ -51,6 +51,8 @@ ROUNDS = int(os.environ.get('CINDER_LUSTRE_ROUNDS', FEW_ROUNDS))
 # System calls whose number tells how much is looked at on a share. Others
 # depend on when a thread wakes up.
 COUNTED = '%file,getdents64,fsync,fdatasync,ftruncate,fallocate'
+# That many more or fewer mean nothing.
+ODD_CALLS = 3
 
 
 class _Lock:
@@ -134,7 +136,8 @@ class CostTest(ManyTestCase):
 
         with fixtures.MockPatchObject(lustre_guard._Session, 'call', record):
             self.operate()
-        return made
+        # A report looks at all shares at once.
+        return sorted(made)
 
     def system_calls(self):
         """Count the system calls of the guard's children and commands."""
@@ -164,8 +167,13 @@ class CostTest(ManyTestCase):
         self.fill(10)
         few = self.system_calls()
         self.fill(MANY)
-        self.assertEqual(few, self.system_calls())
+        many = self.system_calls()
         self.assertLess(100, few['total'])
+        self.assertEqual(few.keys(), many.keys())
+        for call, times in few.items():
+            # QEMU's threads open a file of their own now and then.
+            self.assertAlmostEqual(times, many[call], delta=ODD_CALLS,
+                                   msg=call)
 
 
 class AtOnceTest(ManyTestCase):
