@@ -118,6 +118,11 @@ class ImageService:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(image_id))
 
+    def delete_all(self):
+        """Delete all images: each may take what its volume could hold."""
+        for image_id in list(self._images):
+            self.delete(None, image_id)
+
 
 def _copy_sparsely(source, target):
     """Copy a file and leave its holes out: services may not, but are slow."""

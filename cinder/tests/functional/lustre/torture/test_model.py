@@ -652,6 +652,7 @@ class ModelTestCase(base.LustreTestCase):
             volume.destroy()
         for entry in self._entries():
             os.unlink(entry.path)
+        self.cloud.images.delete_all()
 
     def files(self):
         """What is on both shares: {name: what tells if it has changed}."""
