@@ -121,6 +121,7 @@ def stop(*_):
 def run(layout, shares, out):
     """Bring everything up and run the steps; returns how they went."""
     # Not before: these need the environment, which --stop does without.
+    from tools.demo import stage
     from tools.demo import steps
 
     out.say(shares.about)
@@ -135,8 +136,8 @@ def run(layout, shares, out):
         services.start(progress)
     write_openrc(layout, services)
     with out.working('') as progress:
-        demo = steps.Demo(services, shares, progress)
-    return run_steps(demo, steps, out, Logs(layout.log))
+        demo = stage.Demo(services, shares, progress)
+    return run_steps(demo, steps.STEPS, out, Logs(layout.log))
 
 
 @contextlib.contextmanager
@@ -151,15 +152,15 @@ def run_steps(demo, steps, out, logs):
     """Run all steps, those after a failure too."""
     outcomes = {'passed': [], 'failed': [], 'skipped': [], 'left out': []}
     hopeless = False
-    for number, step in enumerate(steps.STEPS, 1):
+    for number, step in enumerate(steps, 1):
         if hopeless:
             outcomes['skipped'].append(number)
             continue
         started = time.monotonic()
         with out.working('%d of %d  %s' % (
-                number, len(steps.STEPS), step.title)) as progress:
+                number, len(steps), step.title)) as progress:
             demo.api.on_wait = progress
-            outcome, checked = run_step(demo, step, steps)
+            outcome, checked = run_step(demo, step)
         outcomes[outcome].append(number)
         out.step(number, outcome, step.title, checked,
                  time.monotonic() - started)
@@ -170,12 +171,14 @@ def run_steps(demo, steps, out, logs):
     return outcomes
 
 
-def run_step(demo, step, steps):
+def run_step(demo, step):
+    from tools.demo import stage
+
     try:
         return 'passed', step.run(demo)
-    except steps.NotHere as exc:
+    except stage.NotHere as exc:
         return 'left out', str(exc)
-    except steps.Missing as exc:
+    except stage.Missing as exc:
         return 'skipped', str(exc)
     except (Stopped, KeyboardInterrupt):
         raise
