@@ -291,7 +291,7 @@ def _offer(place, reference, file):
     except exception.CinderException as exc:
         return {'reason_not_safe': exc.msg}
     return {'size': gibibytes(found.virtual_size), 'safe_to_manage': True,
-            'extra_info': 'format: ' + found.format}
+            'extra_info': {'format': found.format}}
 
 
 def snapshots(place, managed):

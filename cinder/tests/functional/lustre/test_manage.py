@@ -219,11 +219,14 @@ class ManageTest(base.LustreTestCase):
             self.assert_refused(name, '', exception.CinderException)
 
     def listed(self, **page):
+        """Return what the manager answers: objects, which check types."""
         arguments = dict({'marker': None, 'limit': 100, 'offset': 0,
                           'sort_keys': ['reference'], 'sort_dirs': ['asc']},
                          **page)
         volumes = objects.VolumeList.get_all(self.context)
-        return self.driver.get_manageable_volumes(volumes, **arguments)
+        entries = self.driver.get_manageable_volumes(volumes, **arguments)
+        return list(objects.ManageableVolumeList.from_primitives(
+            self.context, entries))
 
     def test_list(self):
         self.file('b.img', 'qcow2', '3G')
@@ -240,6 +243,7 @@ class ManageTest(base.LustreTestCase):
                                      entries['b.img']['safe_to_manage']))
         self.assertEqual((1, True), (entries['a.img']['size'],
                                      entries['a.img']['safe_to_manage']))
+        self.assertEqual({'format': 'qcow2'}, entries['b.img']['extra_info'])
         self.assertFalse(entries['c.img']['safe_to_manage'])
         self.assertIn('vmdk', entries['c.img']['reason_not_safe'])
         self.assertEqual((2, volume.id), (entries[volume.name]['size'],
@@ -259,8 +263,9 @@ class ManageTest(base.LustreTestCase):
                           volume)
         self.assertRaises(exception.InvalidVolume, self.driver.unmanage,
                           volume)
-        entry, = self.driver.get_manageable_snapshots(
-            [], None, 10, 0, ['reference'], ['asc'])
+        entry, = objects.ManageableSnapshotList.from_primitives(
+            self.context, self.driver.get_manageable_snapshots(
+                [], None, 10, 0, ['reference'], ['asc']))
         self.assertTrue(entry['safe_to_manage'])
         again = self.snapshot_record(volume)
         self.assertEqual(1, self.driver.manage_existing_snapshot_get_size(
