@@ -40,9 +40,9 @@ class Cloud:
     # How long a single operation may take.
     LIMIT = 120
 
-    def __init__(self, stack, on_wait):
+    def __init__(self, stack, on_wait, project=config.PROJECT):
         session = ks_session.Session(auth=noauth.CinderNoAuthPlugin(
-            config.USER, config.PROJECT, endpoint=stack.cinder_url + 'v3'))
+            config.USER, project, endpoint=stack.cinder_url + 'v3'))
         self.cinder = cinder_client.Client(MICROVERSION, session=session,
                                            service_type='block-storage')
         self.glance = glance_client.Client('2', stack.glance_url)
@@ -130,6 +130,12 @@ class Cloud:
             self.cinder.volumes.delete(volume.id)
         self._wait_gone(self.cinder.volumes, volumes, None)
 
+    def refuse_deletion(self, volume):
+        """Ask for the deletion of a volume that Cinder must refuse."""
+        self.cinder.volumes.delete(volume.id)
+        # For a moment it is "deleting".
+        self.wait_volume(volume, 'available')
+
     def extend_volume(self, volume, size):
         self.cinder.volumes.extend(volume, size)
         found = self.wait_volume(volume)
@@ -150,6 +156,81 @@ class Cloud:
         self.cinder.volumes.revert_to_snapshot(volume, snapshot)
         self.wait_volume(volume)
         self.wait_snapshot(snapshot)
+
+    def reimage(self, volume, image_id):
+        """Fill a volume anew, as the rebuild of a server does."""
+        self.cinder.volumes.reimage(volume, image_id)
+        self.wait_volume(volume)
+
+    def key_id(self, volume):
+        """The ID of an encrypted volume's key, as Nova asks for it."""
+        return self.cinder.volumes.get_encryption_metadata(
+            volume.id)['encryption_key_id']
+
+    # Files that become volumes, and return.
+
+    def manage(self, host, source_name, **more):
+        """Make a file of a share, by its name, into a volume."""
+        return self.wait_volume(self.cinder.volumes.manage(
+            host, {'source-name': source_name}, **more))
+
+    def unmanage(self, volume):
+        self.cinder.volumes.unmanage(volume.id)
+        self._wait_gone(self.cinder.volumes, [volume], None)
+
+    def manage_failing(self, host, source_name, **more):
+        """The same of a file that is refused; returns the volume's status."""
+        volume = self.cinder.volumes.manage(
+            host, {'source-name': source_name}, **more)
+        status = self.wait_volume(volume, 'error', 'error_managing',
+                                  'available').status
+        self.delete_volumes([volume])
+        return status
+
+    def manage_snapshot(self, volume, source_name):
+        """Make an overlay of a volume, by its name, into a snapshot."""
+        return self.wait_snapshot(self.cinder.volume_snapshots.manage(
+            volume.id, {'source-name': source_name}))
+
+    def unmanage_snapshot(self, snapshot):
+        self.cinder.volume_snapshots.unmanage(snapshot.id)
+        self._wait_gone(self.cinder.volume_snapshots, [snapshot], None)
+
+    # Groups.
+
+    def create_group(self, group_type, volume_types):
+        group = self.cinder.groups.create(
+            group_type.id, ','.join(found.id for found in volume_types))
+        return self._wait_status(self.cinder.groups, group, ('available',),
+                                 None)
+
+    def create_group_snapshot(self, group):
+        return self._wait_status(
+            self.cinder.group_snapshots,
+            self.cinder.group_snapshots.create(group.id), ('available',),
+            None)
+
+    def create_group_from(self, group_snapshot):
+        """Make a group of a group snapshot; returns its volumes, too."""
+        made = self.cinder.groups.create_from_src(group_snapshot.id, None)
+        group = self._wait_status(self.cinder.groups,
+                                  self.cinder.groups.get(made['id']),
+                                  ('available',), None)
+        return group, self.cinder.volumes.list(
+            search_opts={'group_id': group.id})
+
+    def delete_group_snapshots(self, group_snapshots):
+        for group_snapshot in group_snapshots:
+            self.cinder.group_snapshots.delete(group_snapshot.id)
+        self._wait_gone(self.cinder.group_snapshots, group_snapshots, None)
+
+    def delete_groups(self, groups):
+        """Delete groups with their volumes."""
+        for group in groups:
+            self.cinder.groups.delete(group.id, delete_volumes=True)
+        self._wait_gone(self.cinder.groups, groups, None)
+
+    # Backups.
 
     def create_backup(self, volume, **more):
         return self.wait_backup(

@@ -23,7 +23,11 @@ HOST = 'demo'
 BACKEND = 'lustre'
 # Any project will do without keystone; its id must look like one.
 PROJECT = '0123456789abcdef0123456789abcdef'
+# Another one, to which a volume is handed.
+OTHER_PROJECT = 'fedcba9876543210fedcba9876543210'
 USER = 'admin'
+
+KEY_MANAGER = pathlib.Path(__file__).with_name('keys.py')
 
 
 class Layout:
@@ -42,6 +46,9 @@ class Layout:
         self.run = self.state / 'run'
         self.lib = self.state / 'lib'
         self.tmp = self.state / 'tmp'
+        # What the services import beside their environment.
+        self.python = self.etc / 'python'
+        self.keys = self.lib / 'cinder' / 'keys'
         # Where cinder-volume and cinder-backup mount shares.
         self.volume_mounts = self.state / 'mnt'
         self.backup_mounts = self.state / 'backup_mount'
@@ -79,6 +86,7 @@ class Layout:
                 (service, self.lib / 'cinder'),
                 (service, self.lib / 'cinder' / 'locks'),
                 (service, self.lib / 'cinder' / 'conversion'),
+                (service, self.keys),
                 (service, self.lib / 'glance'),
                 (service, self.lib / 'glance' / 'images'),
                 (service, self.tmp),
@@ -137,6 +145,8 @@ def write_cinder(layout, ports, shares, password, service, rabbitmq, mysql):
     write(layout.cinder_conf, cinder_conf(layout, ports, shares, password),
           service, 0o640)
     write_rootwrap(layout)
+    # Not from where it is: the services' user may not be able to read that.
+    write(layout.python / 'demo_keys.py', KEY_MANAGER.read_text())
     for name in ('cinder/api-paste.ini', 'cinder/resource_filters.json'):
         shutil.copy(layout.venv / 'etc' / name, layout.etc / name)
 
@@ -218,6 +228,9 @@ def cinder_conf(layout, ports, shares, password):
         *['lustre_shares = %s' % share for share in shares.volumes],
         'lustre_mount_point_base = %s' % layout.volume_mounts,
         *shares.volume_options,
+        '',
+        '[key_manager]',
+        'backend = demo_keys.KeyManager',
         '',
         '[cinder_sys_admin]',
         helper,

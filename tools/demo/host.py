@@ -28,6 +28,7 @@ import tempfile
 
 from tools.demo import cloud
 from tools.demo import content
+from tools.demo import keys
 from tools.demo import procs
 from tools.demo import share
 
@@ -35,8 +36,10 @@ from tools.demo import share
 class Disk:
     """An attached volume's virtual disk."""
 
-    def __init__(self, host, connection):
+    def __init__(self, host, connection, key=None):
         self.host = host
+        # What opens it if it is encrypted, as bytes.
+        self.key = key
         self.type = connection['driver_volume_type']
         self.export = connection['export']
         self.options = connection['options']
@@ -46,12 +49,37 @@ class Disk:
 
     def info(self):
         """What qemu-img says of the file, told its format."""
+        return self.chain()[0]
+
+    def chain(self):
+        """The same of it and of each image below it; needs no key."""
         return json.loads(procs.run(
-            'qemu-img', 'info', '-f', self.format, '--output=json', self.path,
-            user=self.host.user))
+            'qemu-img', 'info', '-f', self.format, '--backing-chain',
+            '--output=json', self.path, user=self.host.user))
 
     def size(self):
         return self.info()['virtual-size']
+
+    @contextlib.contextmanager
+    def opened(self):
+        """The arguments by which QEMU's tools open the disk."""
+        if self.key is None:
+            yield '-f', self.format, self.path
+            return
+        with self.host.scratch('.key') as secret:
+            secret.write_bytes(self.key)
+            yield ('--object', 'secret,id=key,file=%s' % secret,
+                   'json:' + json.dumps(self._with_key()))
+
+    def _with_key(self):
+        """Describe the image; the one key opens it and all below it."""
+        node = {}
+        for _ in self.chain():
+            node = {'encrypt.key-secret': 'key',
+                    **({'backing': node} if node else {})}
+        return {'driver': self.format,
+                'file': {'driver': 'file', 'filename': str(self.path)},
+                **node}
 
     def allocated(self):
         """How much of the share the file takes."""
@@ -63,17 +91,17 @@ class Disk:
             source.write(data)
             source.flush()
             os.fchmod(source.fileno(), 0o644)
-            procs.run('qemu-io', '-f', self.format, '-c',
-                      'write -q -s %s %d %d' % (source.name, offset,
-                                                len(data)),
-                      '-c', 'flush', self.path, user=self.host.user)
+            with self.opened() as image:
+                procs.run('qemu-io', '-c', 'write -q -s %s %d %d' % (
+                    source.name, offset, len(data)), '-c', 'flush', *image,
+                    user=self.host.user)
 
     def checksum(self):
         """The checksum of the whole virtual disk."""
-        with self.host.scratch() as copy:
+        with self.host.scratch() as copy, self.opened() as image:
             # Through a raw file with holes, which takes no time to read.
-            procs.run('qemu-img', 'convert', '-f', self.format, '-O', 'raw',
-                      self.path, copy, user=self.host.user, limit=120)
+            procs.run('qemu-img', 'convert', '-O', 'raw', *image, copy,
+                      user=self.host.user, limit=120)
             return content.file_checksum(copy)
 
 
@@ -84,6 +112,7 @@ class Host:
         self.layout = layout
         self.user = user
         self.tmp = layout.tmp
+        self.keys = keys.Files(layout.keys)
 
     def mounted(self, export, options):
         """Where an export is mounted, as stock Nova would mount it."""
@@ -106,7 +135,9 @@ class Host:
                 raise cloud.Unexpected(
                     "stock Nova knows no volume type %r" %
                     connection.get('driver_volume_type'))
-            yield Disk(self, connection)
+            key = (self.keys.passphrase(api.key_id(volume))
+                   if connection['encrypted'] else None)
+            yield Disk(self, connection, key)
         finally:
             api.detach(volume, attachment)
 

@@ -109,6 +109,7 @@ class Stack:
     def environment(self, **more):
         env = procs.marked_environment(self.layout.home, **more)
         env['PATH'] = '%s:%s' % (self.layout.venv / 'bin', env['PATH'])
+        env['PYTHONPATH'] = str(self.layout.python)
         env.setdefault('HOME', str(self.layout.lib / 'cinder'))
         env[THREADS] = os.environ.get(THREADS, '')
         # So that what is written to a log is seen there at once.

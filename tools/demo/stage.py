@@ -27,6 +27,10 @@ BACKEND = '%s@%s' % (config.HOST, config.BACKEND)
 # name of the type: (thin or thick, the file's format)
 TYPES = {'thin-raw': ('thin', 'raw'), 'thick-raw': ('thick', 'raw'),
          'thin-qcow2': ('thin', 'qcow2'), 'thick-qcow2': ('thick', 'qcow2')}
+ENCRYPTED = 'encrypted'
+# The format of the files of volumes without snapshots, where the type decides.
+FORMATS = {ENCRYPTED: 'qcow2', **{name: disk_format for name, (
+    _, disk_format) in TYPES.items()}}
 
 
 class Missing(Exception):
@@ -121,9 +125,12 @@ class Demo:
         """Make a volume, and check what it holds from its first moment."""
         made = self.api.create_volume(size, name=name, volume_type=type_name,
                                       **more)
-        volume = self.keep(name, Volume(
-            made, (disk_content or content.Content()).copy(), size,
-            TYPES[type_name][1] if type_name in TYPES else None))
+        return self.adopt(name, made, size, disk_content or content.Content())
+
+    def adopt(self, name, made, size, disk_content):
+        """Keep a volume that is there, and check what it holds."""
+        volume = self.keep(name, Volume(made, disk_content.copy(), size,
+                                        FORMATS.get(made.volume_type)))
         self.verify(volume)
         return volume
 

@@ -19,13 +19,16 @@ of the file.
 """
 
 from tools.demo.steps import backups
+from tools.demo.steps import encryption
 from tools.demo.steps import ending
+from tools.demo.steps import groups
 from tools.demo.steps import images
 from tools.demo.steps import limits
+from tools.demo.steps import management
 from tools.demo.steps import offered
 from tools.demo.steps import snapshots
 from tools.demo.steps import volumes
 
-STEPS = [step for subject in (offered, volumes, snapshots, images, backups,
-                              limits, ending)
+STEPS = [step for subject in (offered, volumes, snapshots, encryption, images,
+                              management, groups, backups, limits, ending)
          for step in subject.STEPS]

@@ -22,10 +22,13 @@ step = stage.adder(STEPS)
 def delete_everything(demo):
     """Whatever steps failed before, and with them what they have left."""
     cinder = demo.api.cinder
+    demo.api.delete_group_snapshots(cinder.group_snapshots.list())
+    demo.api.delete_groups(cinder.groups.list())
     backups = cinder.backups.list(sort='created_at:desc')
     demo.api.delete_backups(backups)
     snapshots = cinder.volume_snapshots.list()
-    volumes = cinder.volumes.list()
+    # Those too that another project was handed.
+    volumes = cinder.volumes.list(search_opts={'all_tenants': True})
     for volume in volumes:
         if volume.status not in ('available', 'error'):
             cinder.volumes.reset_state(volume, 'available', 'detached')

@@ -74,9 +74,26 @@ def volume_to_image(demo, type_name, image_format):
             'checksum is that of the volume')
 
 
+def reimage(demo):
+    """As the rebuild of a server does that boots from the volume."""
+    image, disk = demo.need('image-qcow2', 'image-content')
+    volume = demo.create('rebuilt', 'thin-qcow2',
+                         imageRef=demo.need('image-raw'), disk_content=disk)
+    # Over the image, and where it has nothing but zeros.
+    demo.write(volume, 0, 128 * stage.MIB, stage.GIB - 16 * content.BLOCK)
+    demo.api.reimage(volume, image)
+    volume.content = disk.copy()
+    demo.verify(volume)
+    demo.take('rebuilt')
+    demo.api.delete_volumes([volume])
+    return ('what was written since is gone, zeros included: 1 GiB, the '
+            'checksum is that of the image')
+
+
 for _image, _type in (('qcow2', 'thick-raw'), ('raw', 'thin-qcow2')):
     step('Image to volume: %s to %s' % (_image, _type.replace('-', ' ')),
          _image, _type)(image_to_volume)
 for _type, _image in (('thick-raw', 'qcow2'), ('thin-qcow2', 'raw')):
     step('Volume to image: %s to %s' % (_type.replace('-', ' '), _image),
          _type, _image)(volume_to_image)
+step('Fill a volume with its image anew (cinder reimage)')(reimage)
