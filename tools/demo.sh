@@ -14,8 +14,8 @@
 #
 # Run a real Cinder with the Lustre drivers and take volumes through their
 # whole life. This script installs the Debian packages that are missing;
-# tools/demo/bootstrap.py makes the Python environment; tools/demo/main.py
-# starts the services and runs the steps.
+# tools/demo/bootstrap.py makes the Python environment and the disk of a guest;
+# tools/demo/main.py starts the services and runs the steps.
 
 set -eu
 
@@ -25,7 +25,8 @@ Usage: tools/demo.sh [--keep | --stop]
 
 Installs what it needs (Debian 12; root or sudo), starts RabbitMQ, MariaDB, cinder-api,
 cinder-scheduler, cinder-volume with two Lustre shares, cinder-backup and
-glance-api, takes volumes through their whole life, and removes it all again.
+glance-api, takes volumes through their whole life, boots guests from them in
+QEMU, and removes it all again.
 
   --keep   leave the services running afterwards, and say how to use them
   --stop   take down what an earlier run left
@@ -68,6 +69,9 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 # uwsgi and its plugin come from Debian, so that no compiler is needed.
 packages="ca-certificates mariadb-server python3 python3-venv qemu-utils
           rabbitmq-server sudo util-linux uwsgi-core uwsgi-plugin-python3"
+# A guest that boots from a volume: it is emulated, so that no processor's
+# virtualization is needed. Its kernel and busybox are not installed.
+packages="$packages mtools qemu-system-x86 syslinux"
 # The sandbox's stand-in for a Lustre client makes xfs file systems.
 [ -n "$LUSTRE_SHARE" ] || packages="$packages xfsprogs"
 

@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Make the demo's Python environment, then run the demo in it.
+"""Make the demo's Python environment and its guest, then run the demo.
 
 Runs with the system's Python and nothing but its standard library. Nothing
 is installed again unless what is asked for has changed.
@@ -32,6 +32,7 @@ from tools.demo import procs
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+GUEST = HERE.parent / 'guest'
 LOCK = '/run/cinder-lustre-demo.lock'
 # What the driver's wheel is not made of. A change there installs nothing.
 NOT_IN_WHEEL = {'build', 'dist', 'doc', 'releasenotes', 'sandbox', 'tools'}
@@ -230,6 +231,19 @@ def install_driver(home, venv):
     stamp.write_text(wanted)
 
 
+def make_guest(home):
+    """The disk that a guest of the demo boots from."""
+    disk = home / 'guest.raw'
+    wanted = digest(GUEST.iterdir(), GUEST)
+    stamp = home / 'guest.stamp'
+    if disk.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return
+    run_with_progress('Making a guest that boots, from Debian packages',
+                      [sys.executable, '-B', GUEST / 'image.py', disk], home,
+                      600)
+    stamp.write_text(wanted)
+
+
 def main():
     home = pathlib.Path(os.environ.get('CINDER_LUSTRE_HOME')
                         or '/opt/cinder-lustre')
@@ -249,6 +263,7 @@ def main():
     if not stop:
         venv = make_environment(home)
         install_driver(home, venv)
+        make_guest(home)
         python = str(venv / 'bin/python')
     os.environ['CINDER_LUSTRE_HOME'] = str(home)
     os.execv(python, [python, '-B', '-m', 'tools.demo.main',

@@ -40,6 +40,8 @@ class Layout:
     def __init__(self, home):
         self.home = pathlib.Path(home)
         self.venv = self.home / 'venv-demo'
+        # What a guest boots from; bootstrap.py makes it.
+        self.guest = self.home / 'guest.raw'
         self.state = self.home / 'demo'
         self.etc = self.state / 'etc'
         self.log = self.state / 'log'

@@ -98,11 +98,22 @@ class Disk:
 
     def checksum(self):
         """The checksum of the whole virtual disk."""
+        with self._copy() as copy:
+            return content.file_checksum(copy)
+
+    def sha256(self, offset, size):
+        """The SHA-256 of a part of it, as a guest reckons it."""
+        with self._copy() as copy, open(copy, 'rb') as source:
+            source.seek(offset)
+            return hashlib.sha256(source.read(size)).hexdigest()
+
+    @contextlib.contextmanager
+    def _copy(self):
+        """A raw file with holes, which takes no time to read."""
         with self.host.scratch() as copy, self.opened() as image:
-            # Through a raw file with holes, which takes no time to read.
             procs.run('qemu-img', 'convert', '-O', 'raw', *image, copy,
                       user=self.host.user, limit=120)
-            return content.file_checksum(copy)
+            yield copy
 
 
 class Host:

@@ -70,7 +70,7 @@ def build(path):
     path = pathlib.Path(path).resolve()
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         work = pathlib.Path(directory)
-        debian = unpack(work, kernel_package(), 'busybox-static')
+        debian = unpack(work)
         make_initramfs(debian, work / 'initrd')
         shutil.copy(next(debian.glob('boot/vmlinuz-*')), work / 'vmlinuz')
         (work / 'syslinux.cfg').write_text(SYSLINUX)
@@ -94,6 +94,10 @@ def run(*command, cwd=None, stdin=None):
     return done.stdout
 
 
+def download(work):
+    run('apt-get', 'download', kernel_package(), 'busybox-static', cwd=work)
+
+
 def kernel_package():
     """The package of the newest kernel, which another one depends on."""
     about = run('apt-cache', 'show', '--no-all-versions',
@@ -101,9 +105,14 @@ def kernel_package():
     return re.search(r'^Depends: (linux-image-[^ ,]+)', about, re.M).group(1)
 
 
-def unpack(work, *packages):
-    """Download Debian packages and return where their files are."""
-    run('apt-get', 'download', *packages, cwd=work)
+def unpack(work):
+    """Download what the guest is made of; return where its files are."""
+    try:
+        download(work)
+    except BuildFailed:
+        # The lists of packages are missing, or older than the packages.
+        run('apt-get', '-qq', 'update')
+        download(work)
     root = work / 'debian'
     for package in work.glob('*.deb'):
         run('dpkg-deb', '--extract', package, root)
@@ -156,9 +165,10 @@ def module_name(path):
 
 def make_disk(path, files):
     """Make the file system, with what belongs in it and a boot loader."""
-    # As many heads and sectors as a BIOS says of a disk.
+    # As many heads and sectors as a BIOS says of a disk, and its type (-m):
+    # Glance refuses what looks like a floppy disk of this size.
     run('mformat', '-C', '-i', path, '-T', SYSTEM_MIB * 2048, '-h', 64,
-        '-s', 32, '-H', 0, '::')
+        '-s', 32, '-H', 0, '-m', 0xf8, '::')
     run('mcopy', '-i', path, *files, '::')
     run('syslinux', '--install', path)
 

@@ -22,6 +22,7 @@ from tools.demo.steps import backups
 from tools.demo.steps import encryption
 from tools.demo.steps import ending
 from tools.demo.steps import groups
+from tools.demo.steps import guests
 from tools.demo.steps import images
 from tools.demo.steps import limits
 from tools.demo.steps import management
@@ -30,5 +31,6 @@ from tools.demo.steps import snapshots
 from tools.demo.steps import volumes
 
 STEPS = [step for subject in (offered, volumes, snapshots, encryption, images,
-                              management, groups, backups, limits, ending)
+                              guests, management, groups, backups, limits,
+                              ending)
          for step in subject.STEPS]

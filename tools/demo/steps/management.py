@@ -111,8 +111,8 @@ def refuse_to_manage(demo):
         stage.expect(True, path.exists(), 'the file is still there')
     finally:
         path.unlink()
-    return ('qcow2 on top of /etc/passwd is not offered, and refused; the file '
-            'is untouched')
+    return ('qcow2 on top of /etc/passwd is not offered, and refused; the '
+            'file is untouched')
 
 
 @step('A volume changes hands (cinder transfer-create)')
