@@ -234,7 +234,7 @@ def install_driver(home, venv):
 def make_guest(home):
     """The disk that a guest of the demo boots from."""
     disk = home / 'guest.raw'
-    wanted = digest(GUEST.iterdir(), GUEST)
+    wanted = digest([GUEST / 'image.py', GUEST / 'init.sh'], GUEST)
     stamp = home / 'guest.stamp'
     if disk.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
