@@ -26,7 +26,7 @@ STEPS = []
 step = stage.adder(STEPS)
 
 # Two places in a disk of 1 GiB, the second up to its end, in MiB.
-PLACES = (image.SYSTEM_MIB, 8), (1016, 8)
+PLACES = (image.SYSTEM_MIB, 4), (1020, 4)
 
 
 @contextlib.contextmanager
