@@ -12,8 +12,6 @@
 
 """Files that become volumes, and return; volumes that change hands."""
 
-import os
-
 from tools.demo import cloud
 from tools.demo import config
 from tools.demo import content
@@ -45,8 +43,11 @@ def manage(demo):
 def put_file(demo, name, disk, size):
     """Put a raw disk into the directory of the first share."""
     path = demo.host.mounted(demo.exports()[0], '-t lustre -o flock') / name
-    disk.write_file(path, size)
-    os.chown(path, demo.host.user.pw_uid, demo.host.user.pw_gid)
+    # By its owner: root may be nobody on somebody's Lustre.
+    with demo.host.scratch() as source:
+        disk.write_file(source, size)
+        host.procs.run('cp', '--sparse=always', source, path,
+                       user=demo.host.user)
 
 
 def pool_host(demo):
