@@ -26,16 +26,18 @@ step = stage.adder(STEPS)
 def manage(demo):
     disk = content.Content()
     disk.put(64 * stage.MIB, content.noise('old disk', 16))
-    put_file(demo, 'old-disk', disk, 300 * stage.MIB)
+    path = put_file(demo, 'old-disk', disk, 300 * stage.MIB)
+    inode = path.stat().st_ino
     listed = manageable(demo, 'old-disk')
     stage.expect((True, 1), (listed.safe_to_manage, listed.size),
                  'safe to manage, and size')
     made = demo.api.manage(pool_host(demo), 'old-disk', name='adopted',
                            volume_type='thin-raw')
     volume = demo.adopt('adopted', made, 1, disk)
+    with demo.host.attached(demo.api, volume) as attached:
+        stage.expect(inode, attached.path.stat().st_ino, 'inode of the file')
     demo.write(volume, stage.GIB - 16 * content.BLOCK)
-    stage.expect(False, 'old-disk' in demo.listing(),
-                 'there under its old name')
+    stage.expect(False, path.exists(), 'there under its old name')
     return ('300 MiB, listed as 1 GiB; renamed, not copied; its content, then '
             'zeros up to 1 GiB; its end is writable')
 
@@ -48,6 +50,7 @@ def put_file(demo, name, disk, size):
         disk.write_file(source, size)
         host.procs.run('cp', '--sparse=always', source, path,
                        user=demo.host.user)
+    return path
 
 
 def pool_host(demo):
