@@ -135,6 +135,8 @@ drop_policy
 [ "${1:-}" = --stop ] || install_packages
 # Debian's Python, whatever else is first in PATH: the services' user must be
 # able to run it, and uwsgi's plugin is made for it.
-# -B: what Python caches would be root's, in somebody's clone.
-exec env PYTHONPATH="$(dirname "$here")" /usr/bin/python3 -B \
+# -B: what Python caches would be root's, in somebody's clone. -C: Python looks
+# where it is first, and that may be another clone.
+tree=$(dirname "$here")
+exec env -C "$tree" PYTHONPATH="$tree" /usr/bin/python3 -B \
     -m tools.demo.bootstrap "$@"
