@@ -16,8 +16,8 @@
 #
 #     tools/test.sh [all | STEP]...
 #
-# The steps are pep8 and docs; unit, functional and torture with the newest
-# release of Cinder; unit-native, functional-native and torture-native with it
+# The steps are pep8 and docs; unit-nova with Nova; unit, functional and torture
+# with the newest release of Cinder; unit-native, functional-native and torture-native with it
 # and without eventlet; unit-26, functional-27 and so on with other releases;
 # releases, which is unit and functional with everything; and model, which is
 # a part of torture (see tools/torture.sh). all, which is also what comes
@@ -42,18 +42,19 @@ unset PYTHON    # stestr would start its workers with it
 # A root shell got with su may lack these.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-usage="usage: tools/test.sh [all | releases | pep8 | docs | model |
+usage="usage: tools/test.sh [all | releases | pep8 | docs | model | unit-nova |
                       (unit | functional | torture)[-native | -26 | -27 | -28]]..."
 other_units=(unit-native unit-26 unit-27 unit-28)
 other_functionals=(functional-native functional-26 functional-27 functional-28)
 steps=()
 for step in "${@:-all}"; do
     case $step in
-        all) steps+=(pep8 unit unit-native unit-26 functional torture docs) ;;
+        all) steps+=(pep8 unit unit-native unit-26 unit-nova functional torture
+                     docs) ;;
         releases) steps+=(unit "${other_units[@]}"
                           functional "${other_functionals[@]}") ;;
         pep8 | docs | model | unit | functional | torture) steps+=("$step") ;;
-        unit-native | functional-native | torture-native | \
+        unit-nova | unit-native | functional-native | torture-native | \
         unit-2[678] | functional-2[678] | torture-2[678]) steps+=("$step") ;;
         -h | --help) echo "$usage"; exit 0 ;;
         *) echo "$usage" >&2; exit 2 ;;
@@ -170,6 +171,7 @@ for step in "${steps[@]}"; do
     say "$step"
     began=$SECONDS
     case $step in
+        unit-nova) run_tests unit-nova nova ;;
         unit*) run_tests "$step" "${step/unit/py3}" ;;
         functional* | torture*) run_tests "$step" "$step" ;;
         model) run_tests model torture test_model.ModelTest ;;

@@ -22,9 +22,10 @@ package of ours, which names the test modules it finds in the tree.
 import os
 
 
-def suite(loader, *directories, also=(), without=None):
+def suite(loader, *directories, root='.', also=(), without=None):
     """Load the tests below some directories.
 
+    :param root: what is to be left out of the names of modules
     :param also: names of further modules
     :param without: a directory below them that is left out
     """
@@ -33,7 +34,7 @@ def suite(loader, *directories, also=(), without=None):
         for path, _dirs, files in os.walk(directory):
             if path == without:
                 continue
-            names += [os.path.join(path, name)[:-3].replace(os.sep, '.')
-                      for name in files
+            package = os.path.relpath(path, root).replace(os.sep, '.')
+            names += ['%s.%s' % (package, name[:-3]) for name in files
                       if name.startswith('test_') and name.endswith('.py')]
     return loader.loadTestsFromNames(sorted(names))

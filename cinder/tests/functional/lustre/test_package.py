@@ -17,7 +17,6 @@ import glob
 from importlib import metadata
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import zipfile
@@ -25,16 +24,14 @@ import zipfile
 import fixtures
 from oslotest import base
 
+from tools import wheels
+
 # stestr runs in the root of the tree. This file may be a copy elsewhere.
 TREE = os.getcwd()
 DRIVER = 'cinder/volume/drivers/lustre.py'
 BACKUP_DRIVER = 'cinder/backup/drivers/lustre.py'
 SAMPLE = 'etc/cinder/cinder-lustre.conf.sample'
 GENERATOR_CONFIG = 'tools/config/cinder-lustre-config-generator.conf'
-
-NEEDED_TO_BUILD = ('LICENSE', 'README.md', 'pyproject.toml',
-                   'requirements.txt', 'setup.cfg', 'setup.py',
-                   'test-requirements.txt', 'cinder', 'os_brick', 'etc')
 
 # What an operator's configuration names, imported from where it was installed.
 IMPORT = """
@@ -55,33 +52,7 @@ options.load()()
 
 
 def run(*command, cwd=TREE):
-    """Run a command; if it fails, what it said is in the test's result."""
-    result = subprocess.run(command, cwd=cwd, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if result.returncode:
-        raise AssertionError('%s: exit code %d\n%s' % (
-            ' '.join(command), result.returncode, result.stdout))
-    return result.stdout
-
-
-def build_wheel(directory):
-    """Build from a copy of the tree, so that nothing of an older build is in.
-
-    The copy has no history either: an exported archive has to build as well.
-    """
-    source = os.path.join(directory, 'source')
-    os.mkdir(source)
-    for name in NEEDED_TO_BUILD:
-        path, copy = os.path.join(TREE, name), os.path.join(source, name)
-        if os.path.isdir(path):
-            shutil.copytree(path, copy,
-                            ignore=shutil.ignore_patterns('__pycache__'))
-        else:
-            shutil.copy(path, copy)
-    run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-index',
-        '--no-deps', '--no-build-isolation', '--wheel-dir', directory, source)
-    wheel, = glob.glob(os.path.join(directory, '*.whl'))
-    return wheel
+    return wheels.run(*command, cwd=cwd)
 
 
 def installed_files(distribution):
@@ -140,7 +111,7 @@ class WheelTestCase(EnvironmentTestCase):
 
     def setUp(self):
         super().setUp()
-        self.wheel = build_wheel(self.directory)
+        self.wheel = wheels.build(wheels.CINDER, TREE, self.directory)
 
     def test_files(self):
         setup = configparser.ConfigParser()
