@@ -252,9 +252,14 @@ class Cloud:
             self._wait_gone(self.cinder.backups, [backup], None)
 
     def attach(self, volume):
-        """Attach as Nova does; returns the attachment, as a dictionary."""
+        """Attach as Nova does; returns the attachment, as a dictionary.
+
+        Encrypted volumes are attached where our driver for Nova is.
+        """
+        encrypted = self.cinder.volumes.get(volume.id).encrypted
         attachment = self.cinder.attachments.create(
-            volume.id, CONNECTOR, mode='rw')
+            volume.id, dict(CONNECTOR, lustre_connector=encrypted),
+            mode='rw')
         self.cinder.attachments.complete(attachment['id'])
         return attachment
 

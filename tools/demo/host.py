@@ -131,8 +131,11 @@ class Host:
         path = self.layout.client_mounts / name
         if not os.path.ismount(path):
             path.mkdir(parents=True, exist_ok=True)
-            # Nova's own words: the type it knows, then the options it was
-            # given. The last -t wins.
+            # Stock Nova's own words: the type it knows, then the options it
+            # was given. The last -t wins. Our driver for Nova gets the
+            # options of mount.lustre alone.
+            if not options.startswith('-'):
+                options = '-t lustre -o ' + options
             share.mount(export, path, ['-t', 'nfs', *shlex.split(options)])
         return path
 
@@ -142,9 +145,11 @@ class Host:
         attachment = api.attach(volume)
         try:
             connection = attachment['connection_info']
-            if connection.get('driver_volume_type') != 'nfs':
+            # An encrypted one takes our driver for Nova.
+            wanted = 'lustre' if connection['encrypted'] else 'nfs'
+            if connection.get('driver_volume_type') != wanted:
                 raise cloud.Unexpected(
-                    "stock Nova knows no volume type %r" %
+                    "this compute host can't attach volumes of type %r" %
                     connection.get('driver_volume_type'))
             key = (self.keys.passphrase(api.key_id(volume))
                    if connection['encrypted'] else None)

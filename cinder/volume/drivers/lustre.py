@@ -526,6 +526,8 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
         ``mount -t nfs <options> <share> <dir>``, and of two ``-t`` the last
         one counts. A service that has our connector gets what that needs.
 
+        :raises InvalidVolume: the caller can't open this kind of image, or
+            would harm it
         :raises Locked: the volume is being copied. With etcd it may be the
             error of the distributed lock; with Redis and files Cinder goes on
             without that lock, and it is the one on the share that counts.
@@ -544,6 +546,7 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             return self._connection(volume, image, lustre_connector.PROTOCOL,
                                     **self._for_our_connector(volume, chain))
         self._refuse_byte_copy(volume, image)
+        self._refuse_encrypted(volume)
         options = self._client.options(self._place(volume).share)
         return self._connection(volume, image, self.driver_volume_type,
                                 options='-t lustre -o ' + options)
@@ -614,6 +617,20 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             raise exception.InvalidVolume(reason=_(
                 "%s is qcow2: to copy it a service needs the Lustre connector "
                 "(see the driver's guide), or lustre:format=raw") % volume.id)
+
+    @staticmethod
+    def _refuse_encrypted(volume):
+        """Keep stock Nova from an encrypted volume.
+
+        It looks for a LUKS header at the beginning of the file, where qcow2
+        has its own, and would format the file (LibvirtDriver.
+        _attach_encryptor in Nova 34).
+        """
+        if volume.encryption_key_id:
+            raise exception.InvalidVolume(reason=_(
+                "%s is encrypted, and stock Nova would overwrite its image: "
+                "the compute host needs the Lustre driver for Nova "
+                "(compute_driver = lustre.LibvirtDriver)") % volume.id)
 
     # What the base class asks of us while Nova helps
 

@@ -45,6 +45,7 @@ from cinder.volume import configuration
 from cinder.volume.drivers import lustre
 from cinder.volume import volume_types
 from cinder.volume import volume_utils
+from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
 
 CONF = cfg.CONF
@@ -283,15 +284,20 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
 
     @contextlib.contextmanager
     def attached(self, volume):
-        """Attach a volume as Nova does, and give its connection."""
+        """Attach a volume as Nova does, and give its connection.
+
+        An encrypted one takes our driver for Nova.
+        """
+        connector = {lustre_connector.MARK: bool(volume.encryption_key_id)}
         before, volume.status = volume.status, 'reserved'
         try:
-            connection = self.driver.initialize_connection(volume, {})['data']
+            connection = self.driver.initialize_connection(
+                volume, connector)['data']
             connection['path'] = os.path.join(self.directory(volume),
                                               connection['name'])
             connection['key'] = self.passphrase(volume)
             yield connection
-            self.driver.terminate_connection(volume, {})
+            self.driver.terminate_connection(volume, connector)
         finally:
             volume.status = before
 

@@ -1327,6 +1327,19 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         error = self.assertRaises(images.InvalidImage, self.data, volume)
         self.assertIn('/etc/passwd', str(error))
 
+    @ddt.data('reserved', 'attaching', 'in-use', 'available')
+    def test_initialize_connection_of_an_encrypted_volume(self, status):
+        """Stock Nova would format it; see nova-lustre's test_lustre."""
+        volume = self.create('thin', 'qcow2')
+        volume.encryption_key_id = str(uuid.uuid4())
+        volume.status = status
+        error = self.assertRaises(exception.InvalidVolume,
+                                  self.driver.initialize_connection, volume,
+                                  {})
+        self.assertIn(volume.id, str(error))
+        self.assertEqual('lustre', self.driver.initialize_connection(
+            volume, {lustre_connector.MARK: True})['driver_volume_type'])
+
     def test_initialize_connection_on_a_share_that_is_missing(self):
         volume = self.create('thin', 'raw')
         self.driver._client.unmount(self.driver._shares[POOL])
