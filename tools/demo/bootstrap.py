@@ -35,7 +35,8 @@ REPOSITORY = HERE.parent.parent
 GUEST = HERE.parent / 'guest'
 LOCK = '/run/cinder-lustre-demo.lock'
 # What the driver's wheel is not made of. A change there installs nothing.
-NOT_IN_WHEEL = {'build', 'dist', 'doc', 'releasenotes', 'sandbox', 'tools'}
+NOT_IN_WHEEL = {'build', 'dist', 'doc', 'nova-lustre', 'releasenotes',
+                'sandbox', 'tools'}
 
 
 def fail(message):
@@ -124,13 +125,13 @@ def check_home(home):
                                    directory.stat().st_mode & 0o7777))
 
 
-def take_lock(stop):
+def take_lock(stop, path=LOCK):
     """Be the only demo on this machine, until main.py ends.
 
     Not one in each directory: the sudoers file and the names of the
     sandbox's file systems are the machine's.
     """
-    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -168,11 +169,14 @@ def digest(paths, root):
     return total.hexdigest()
 
 
-def make_environment(home):
-    """The virtual environment with Cinder, Glance and the clients."""
+def make_environment(home, lists=HERE):
+    """The virtual environment with Cinder, Glance and the clients.
+
+    :param lists: directory of requirements.txt and constraints.txt
+    """
     venv = home / 'venv-demo'
-    wanted = digest([HERE / 'requirements.txt', HERE / 'constraints.txt'],
-                    HERE)
+    wanted = digest([lists / 'requirements.txt', lists / 'constraints.txt'],
+                    lists)
     stamp = venv / 'requirements.stamp'
     if stamp.exists() and stamp.read_text() == wanted:
         return venv
@@ -183,16 +187,16 @@ def make_environment(home):
     run_with_progress(
         'Installing Cinder, Glance and the clients',
         [venv / 'bin/pip', 'install', '--disable-pip-version-check',
-         '--progress-bar', 'off', '-r', HERE / 'requirements.txt',
-         '-c', HERE / 'constraints.txt'], home, 1800)
+         '--progress-bar', 'off', '-r', lists / 'requirements.txt',
+         '-c', lists / 'constraints.txt'], home, 1800)
     stamp.write_text(wanted)
     return venv
 
 
-def wheel_sources():
-    """The files the driver's wheel is made of."""
+def wheel_sources(tree):
+    """The files a wheel is made of."""
     found = []
-    for top in REPOSITORY.iterdir():
+    for top in tree.iterdir():
         if top.name.startswith('.') or top.name in NOT_IN_WHEEL:
             continue
         inside = [top] if top.is_file() else top.rglob('*')
@@ -203,11 +207,11 @@ def wheel_sources():
     return found
 
 
-def install_driver(home, venv):
+def install_driver(home, venv, tree=REPOSITORY):
     """Install the drivers from this tree, as a wheel, if it has changed."""
-    sources = wheel_sources()
-    wanted = digest(sources, REPOSITORY)
-    stamp = venv / 'driver.stamp'
+    sources = wheel_sources(tree)
+    wanted = digest(sources, tree)
+    stamp = venv / (tree.name + '.stamp')
     if stamp.exists() and stamp.read_text() == wanted:
         return
     stamp.unlink(missing_ok=True)
@@ -215,11 +219,11 @@ def install_driver(home, venv):
     # would be root's.
     with tempfile.TemporaryDirectory(dir=home) as copy:
         for path in sources:
-            target = pathlib.Path(copy, path.relative_to(REPOSITORY))
+            target = pathlib.Path(copy, path.relative_to(tree))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
         run_with_progress(
-            'Installing the Lustre drivers from %s' % REPOSITORY,
+            'Installing the Lustre drivers from %s' % tree,
             # The copy has no history for pbr to tell a version from.
             ['env', 'PBR_VERSION=0.0.1.dev0', venv / 'bin/pip', 'install',
              '--disable-pip-version-check', '--no-deps', '--no-index',

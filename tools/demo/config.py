@@ -174,10 +174,10 @@ def rabbitmq_conf(ports, password):
         ''])
 
 
-def mariadb_init(password):
-    """What MariaDB does when it has started."""
+def mariadb_init(password, names=('cinder', 'glance')):
+    """What MariaDB does when it has started: make these databases."""
     lines = []
-    for name in ('cinder', 'glance'):
+    for name in names:
         lines += ["CREATE DATABASE %s CHARACTER SET utf8mb3;" % name,
                   "CREATE USER %s@localhost IDENTIFIED BY '%s';" % (
                       name, password),

@@ -1,0 +1,171 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The services as their users see them, Nova among them."""
+
+import contextlib
+import os
+import tty
+from xml.etree import ElementTree
+
+from cinderclient import client as cinder_client
+from glanceclient import client as glance_client
+from novaclient import client as nova_client
+from novaclient import exceptions as nova_exceptions
+
+from tools.demo import cloud
+from tools.guest import console
+from tools.nova_stack import identity
+
+Unexpected = cloud.Unexpected
+# Before that, Nova wants a network that it should choose.
+MICROVERSION = '2.95'
+
+
+class Cloud(cloud.Cloud):
+    """One project's clients, and waiting for what they asked for."""
+
+    def __init__(self, stack, on_wait):
+        self.stack = stack
+        self.on_wait = on_wait
+        session = identity.log_in(stack.catalog()['identity'],
+                                  stack.writer.password)
+        self.cinder = cinder_client.Client(cloud.MICROVERSION,
+                                           session=session)
+        self.glance = glance_client.Client('2', session=session)
+        self.nova = nova_client.Client(MICROVERSION, session=session)
+
+    def wait_for_computes(self):
+        """Wait until the scheduler may choose each compute host."""
+        def check():
+            found = {host.host for host in self.nova.services.list(
+                binary='nova-compute') if host.state == 'up'}
+            return found >= set(self.stack.computes) and len(
+                self.nova.hypervisors.list()) == len(self.stack.computes)
+        self.wait('compute hosts', check, 180)
+
+    # Servers.
+
+    def boot(self, name, volume, host, flavor):
+        """Boot a server from a volume, on this host."""
+        server = self.nova.servers.create(
+            name, None, flavor, nics='none', host=host,
+            block_device_mapping_v2=[{
+                'boot_index': 0, 'uuid': volume.id, 'source_type': 'volume',
+                'destination_type': 'volume',
+                'delete_on_termination': False}])
+        return self.wait_server(server, 'ACTIVE')
+
+    def wait_server(self, server, *wanted, limit=300):
+        def check():
+            found = self.nova.servers.get(server.id)
+            if found.status in wanted and not getattr(
+                    found, 'OS-EXT-STS:task_state'):
+                return found
+            if found.status == 'ERROR':
+                raise Unexpected('server is in error: %s' % getattr(
+                    found, 'fault', {}).get('message'))
+        return self.wait('server to be %s' % wanted[0], check, limit)
+
+    @contextlib.contextmanager
+    def booted(self, server):
+        """Wait until a server's guest has booted; gives its console."""
+        self.wait('guest to have booted', lambda: 'guest: ready' in
+                  self.nova.servers.get_console_output(server.id), 300)
+        with self.console(server) as console:
+            yield console
+
+    def delete_server(self, server):
+        self.nova.servers.delete(server)
+
+        def gone():
+            try:
+                self.nova.servers.get(server.id)
+            except nova_exceptions.NotFound:
+                return True
+        self.wait('server to be gone', gone)
+
+    def attach_to(self, server, volume):
+        self.nova.volumes.create_server_volume(server.id, volume.id)
+        self.wait_volume(volume, 'in-use')
+
+    def detach_from(self, server, volume, wanted='available'):
+        self.nova.volumes.delete_server_volume(server.id, volume.id)
+        self.wait_volume(volume, wanted, limit=240)
+
+    def host_of(self, server):
+        """The compute host that a server runs on now."""
+        found = self.nova.servers.get(server.id)
+        return self.stack.computes[getattr(found, 'OS-EXT-SRV-ATTR:host')]
+
+    def domain_of(self, server):
+        return getattr(self.nova.servers.get(server.id),
+                       'OS-EXT-SRV-ATTR:instance_name')
+
+    def disks_of(self, server):
+        """What libvirt has opened: {volume's ID: (path, format)}."""
+        xml = ElementTree.fromstring(self.host_of(server).virsh(
+            'dumpxml', self.domain_of(server)))
+        return {disk.findtext('serial'): (disk.find('source').get('file'),
+                                          disk.find('driver').get('type'))
+                for disk in xml.findall('./devices/disk')}
+
+    def protocol(self, volume):
+        """The type of a volume's connection, as Cinder keeps it."""
+        attachment, = self.cinder.attachments.list(
+            search_opts={'volume_id': volume.id})
+        return self.cinder.attachments.show(
+            attachment.id).connection_info['driver_volume_type']
+
+    @contextlib.contextmanager
+    def console(self, server):
+        """The server's serial console, a terminal that QEMU has made."""
+        path = self.host_of(server).virsh(
+            'ttyconsole', self.domain_of(server)).strip()
+        handle = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        try:
+            tty.setraw(handle)
+            yield console.Console(handle, handle)
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def hard_reboot(self, server):
+        """Gives the console of the guest that has booted again."""
+        self.nova.servers.reboot(server.id, 'HARD')
+        self.wait_server(server, 'ACTIVE')
+        with self.booted(server) as console:
+            yield console
+
+    @contextlib.contextmanager
+    def stopped(self, server):
+        """Stop a server and start it; gives its console."""
+        self.nova.servers.stop(server.id)
+        self.wait_server(server, 'SHUTOFF')
+        self.nova.servers.start(server.id)
+        self.wait_server(server, 'ACTIVE')
+        with self.booted(server) as console:
+            yield console
+
+    # Volumes that are attached.
+
+    def extend_attached(self, volume, size):
+        self.cinder.volumes.extend(volume, size)
+        self.wait_volume(volume, 'in-use')
+
+    def extend_attached_failing(self, volume, size):
+        """Ask for an extension that is refused; returns the reason."""
+        self.cinder.volumes.extend(volume, size)
+        found = self.wait_volume(volume, 'in-use', 'error_extending')
+        if found.size == size:
+            raise Unexpected('it was extended')
+        return self._why(found)

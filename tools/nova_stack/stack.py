@@ -1,0 +1,177 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""The services: the demo's, and Keystone, Placement and Nova; up and down."""
+
+import glob
+import os
+import pathlib
+import pwd
+
+from tools.demo import procs
+from tools.demo import stack
+from tools.nova_stack import compute
+from tools.nova_stack import config
+
+# One as Nova is, one with our driver.
+COMPUTES = {'stock': 'libvirt.LibvirtDriver',
+            'lustre': 'lustre.LibvirtDriver'}
+
+
+class Stack(stack.Stack):
+    """The services of one stack."""
+
+    def __init__(self, layout, shares):
+        super().__init__(layout, shares)
+        self.writer = None
+        self.computes = {
+            name: compute.ComputeHost(self, name, number)
+            for number, name in enumerate(COMPUTES, 1)}
+
+    # Going up.
+
+    def prepare(self):
+        self.user = stack.service_user()
+        others = pwd.getpwnam('rabbitmq'), pwd.getpwnam('mysql')
+        self.ports = config.Ports()
+        self.layout.make(self.user, *others)
+        self.writer = config.Writer(self.layout, self.ports, self.shares,
+                                    COMPUTES)
+        self.writer.write_all(self.user, *others)
+        procs.run('visudo', '-cqf', self.layout.sudoers)
+
+    def start(self, progress):
+        progress('RabbitMQ and MariaDB')
+        self._start_rabbitmq()
+        self._start_mariadb()
+        progress('the databases')
+        self._fill_databases()
+        self.wait('rabbitmq', self._rabbitmq_answers, 60)
+        progress('Keystone')
+        self._start_keystone()
+        progress("Cinder's, Glance's and Nova's services")
+        for name in ('scheduler', 'volume', 'backup'):
+            self._start_cinder(name)
+        self._start_cinder_api()
+        self._start_glance_api()
+        self._start_placement()
+        self._start_neutron()
+        self._start_nova()
+        for name in ('cinder', 'glance', 'placement', 'nova'):
+            self.wait(name + '-api', lambda name=name: stack.answers(
+                self.writer.url(name)), 120)
+        progress('the compute hosts')
+        compute.make_hypervisor_user()
+        for host in self.computes.values():
+            host.start()
+
+    def catalog(self):
+        """Types of services, and where they are."""
+        url = self.writer.url
+        return {'identity': url('keystone') + '/v3',
+                'image': url('glance'),
+                'placement': url('placement'),
+                'block-storage': url('cinder') + '/v3',
+                'compute': url('nova') + '/v2.1'}
+
+    def _manage(self, command, *arguments, limit=180):
+        service = command.partition('-')[0]
+        path = (self.layout.glance_conf if service == 'glance'
+                else self.layout.file(service))
+        procs.run(self.layout.venv / 'bin' / command, '--config-file', path,
+                  *arguments, user=self.user, env=self.environment(),
+                  limit=limit, cwd=self.layout.lib)
+
+    def _fill_databases(self):
+        self._manage('cinder-manage', 'db', 'sync')
+        self._manage('glance-manage', 'db_sync')
+        self._manage('keystone-manage', 'db_sync')
+        self._manage('placement-manage', 'db', 'sync')
+        self._manage('nova-manage', 'api_db', 'sync')
+        self._manage(
+            'nova-manage', 'cell_v2', 'map_cell0', '--database_connection',
+            config.config.database(
+                self.layout, 'nova_cell0', self.writer.password
+            ).partition(' = ')[2])
+        self._manage('nova-manage', 'cell_v2', 'create_cell')
+        self._manage('nova-manage', 'db', 'sync')
+
+    def _start_wsgi(self, name, module, **environment):
+        """Start an API that is a WSGI application."""
+        self.spawn(name + '-api', [
+            'uwsgi', '--plugin', 'python3', '--virtualenv', self.layout.venv,
+            '--module', module,
+            '--http-socket', '127.0.0.1:%d' % getattr(self.ports, name),
+            '--master', '--processes', 2, '--lazy-apps', '--enable-threads',
+            '--need-app', '--die-on-term', '--disable-logging',
+            '--add-header', 'Connection: close'],
+            self.user, self.environment(**environment))
+
+    def _start_keystone(self):
+        group = ('--keystone-user', self.user.pw_name,
+                 '--keystone-group', self.user.pw_name)
+        for what in ('fernet_setup', 'receipt_setup', 'credential_setup'):
+            self._manage('keystone-manage', what, *group)
+        self._manage('keystone-manage', 'bootstrap',
+                     '--bootstrap-username', config.ADMIN,
+                     '--bootstrap-password', self.writer.password,
+                     '--bootstrap-project-name', config.PROJECT,
+                     '--bootstrap-region-id', config.REGION)
+        self._start_wsgi('keystone', 'keystone.wsgi.api:application',
+                         OS_KEYSTONE_CONFIG_FILES=str(
+                             self.layout.file('keystone')))
+        self.wait('keystone-api', lambda: stack.answers(
+            self.writer.url('keystone')), 60)
+        # Not before: it needs the environment, which ending does without.
+        from tools.nova_stack import identity
+
+        identity.fill(self.catalog()['identity'], self.writer.password,
+                      self.catalog())
+
+    def _start_placement(self):
+        self._start_wsgi('placement', 'placement.wsgi.api:application',
+                         OS_PLACEMENT_CONFIG_DIR=str(
+                             self.layout.file('placement').parent))
+
+    def _start_neutron(self):
+        self.spawn('neutron', [
+            self.layout.venv / 'bin/python',
+            pathlib.Path(__file__).with_name('neutron.py'),
+            self.ports.neutron], self.user, self.environment())
+
+    def _start_nova(self):
+        self._start_wsgi('nova', 'nova.wsgi.osapi_compute:application',
+                         OS_NOVA_CONFIG_DIR=str(
+                             self.layout.file('nova').parent),
+                         # It is no place for green threads.
+                         OS_NOVA_DISABLE_EVENTLET_PATCHING='1')
+        for name in ('conductor', 'scheduler'):
+            self.spawn('nova-' + name, [
+                self.layout.venv / 'bin' / ('nova-' + name), '--config-file',
+                self.layout.file('nova')], self.user, self.environment())
+
+
+def end_servers(layout):
+    """End what libvirt has started: QEMU gets no environment of ours.
+
+    :param layout: whose hosts' servers they are
+    """
+    pids = []
+    for path in glob.glob(str(layout.lib / '*/libvirt/run/qemu/*.pid')):
+        pid = int(pathlib.Path(path).read_text())
+        try:
+            argv = pathlib.Path('/proc/%d/cmdline' % pid).read_bytes()
+        except FileNotFoundError:
+            continue
+        if os.fsencode(layout.lib) in argv:
+            pids.append(pid)
+    procs.end(pids)

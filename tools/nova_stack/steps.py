@@ -1,0 +1,280 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""What is done with servers and volumes, in the order in which it is done.
+
+Each step runs with two servers: one on a host that runs Nova as it is, one on
+a host with our driver. A step returns a line that says what was checked.
+"""
+
+from tools.demo import host
+from tools.demo import stage
+from tools.guest import image
+from tools.nova_stack import cloud
+
+STEPS = []
+step = stage.adder(STEPS)
+
+# The compute hosts, and what they run.
+HOSTS = {'stock': 'Nova as it is', 'lustre': 'our driver'}
+
+MIB = stage.MIB
+GIB = stage.GIB
+# The type of the connection that Cinder gives to each compute host.
+PROTOCOLS = {'stock': 'nfs', 'lustre': 'lustre'}
+# Where guests write, in MiB: behind their system, and up to the end.
+PLACES = (image.SYSTEM_MIB, 4), (1020, 4)
+
+
+def on_each_host(title, *arguments, **more):
+    """A decorator that makes a function a step for each compute host.
+
+    :param arguments: for the function, beside the name of the host
+    """
+    def add(function):
+        for name, what in HOSTS.items():
+            step('%s (%s)' % (title, what), name, *arguments, **more)(
+                function)
+        return function
+    return add
+
+
+class Server:
+    """A server, and what should be on its disks."""
+
+    def __init__(self, run, name, api, volume):
+        self.run = run
+        self.name = name
+        self.api = api
+        self.volume = volume
+        # Of its own disk, by place.
+        self.sums = {}
+
+    def console(self):
+        return self.run.api.console(self.api)
+
+    def host(self):
+        return self.run.api.host_of(self.api)
+
+    def disks(self):
+        """What libvirt has opened: {serial: (path, format)}."""
+        return self.run.api.disks_of(self.api)
+
+
+class Run:
+    """What the steps share."""
+
+    def __init__(self, stack, shares, on_wait):
+        self.stack = stack
+        self.shares = shares
+        self.api = cloud.Cloud(stack, on_wait)
+        self.api.wait_for_computes()
+        self.outside = host.Host(stack.layout, stack.user)
+        self.servers = {}
+
+    def need_server(self, name):
+        if name not in self.servers:
+            raise stage.Missing('there is no server on %s' % name)
+        return self.servers[name]
+
+    def volume(self, name, type_name, size=1, **more):
+        return self.api.create_volume(size, name=name, volume_type=type_name,
+                                      **more)
+
+    def expect_outside(self, volume, sums):
+        """Compare a volume that no server has with what guests wrote."""
+        with self.outside.attached(self.api, volume) as disk:
+            for (slot, count), wanted in sums.items():
+                stage.expect(wanted, disk.sha256(slot * MIB, count * MIB),
+                             '%s, %d MiB at MiB %d' % (volume.name, count,
+                                                       slot))
+
+
+def write(console, disk, places=PLACES):
+    """Let a guest write to these places; returns {place: checksum}."""
+    return {place: console.ask('write', disk, *place) for place in places}
+
+
+def expect_inside(console, disk, sums):
+    for place, wanted in sums.items():
+        stage.expect(wanted, console.ask('sum', disk, *place),
+                     'what the guest reads of %s at MiB %d' % (disk,
+                                                               place[0]))
+
+
+def wait_for_disks(run, console, wanted):
+    """Wait until the guest sees these disks, of so many bytes."""
+    run.api.wait('guest to see %s' % ' '.join(sorted(wanted)),
+                 lambda: console.disks() == wanted, 60)
+
+
+@step('Volume types, a flavor, and an image that boots', essential=True)
+def prepare(run):
+    for name, (provisioning, image_format) in stage.TYPES.items():
+        run.api.cinder.volume_types.create(name).set_keys({
+            'provisioning:type': provisioning, 'lustre:format': image_format})
+    run.flavor = run.api.nova.flavors.create('guest', 192, 1, 1)
+    run.image = run.api.create_image('guest', run.stack.layout.guest, 'raw')
+    return 'the guest is Debian\'s kernel and busybox'
+
+
+@on_each_host('Boot from a qcow2 volume', essential=True)
+def boot(run, name):
+    volume = run.volume('root-' + name, 'thin-qcow2', imageRef=run.image)
+    server = Server(run, name, run.api.boot(name, volume, name, run.flavor),
+                    volume)
+    stage.expect(PROTOCOLS[name], run.api.protocol(volume), 'type')
+    path, image_format = server.disks()[volume.id]
+    stage.expect('qcow2', image_format, "the format in libvirt's XML")
+    with run.api.booted(server.api) as console:
+        stage.expect({'vda': GIB}, console.disks(), 'disks')
+        server.sums = write(console, 'vda')
+        expect_inside(console, 'vda', server.sums)
+    run.servers[name] = server
+    return 'type %s; the guest sees 1 GiB, writes, and reads the same' % (
+        PROTOCOLS[name])
+
+
+@on_each_host('Attach a raw volume, write, detach')
+def attach(run, name):
+    server = run.need_server(name)
+    volume = run.volume('data-' + name, 'thin-raw')
+    with server.console() as console:
+        run.api.attach_to(server.api, volume)
+        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
+        stage.expect('raw', server.disks()[volume.id][1], 'format')
+        sums = write(console, 'vdb')
+        run.api.detach_from(server.api, volume)
+        wait_for_disks(run, console, {'vda': GIB})
+    run.expect_outside(volume, sums)
+    run.api.delete_volumes([volume])
+    return 'the guest sees it come and go; its bytes are in the file'
+
+
+@on_each_host('Reboot the server')
+def reboot(run, name):
+    server = run.need_server(name)
+    with run.api.hard_reboot(server.api) as console:
+        expect_inside(console, 'vda', server.sums)
+    return 'it boots again, and reads what it wrote'
+
+
+@on_each_host('Extend an attached raw volume')
+def extend(run, name):
+    server = run.need_server(name)
+    volume = run.volume('grown-' + name, 'thin-raw')
+    with server.console() as console:
+        run.api.attach_to(server.api, volume)
+        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
+        sums = write(console, 'vdb')
+        run.api.extend_attached(volume, 2)
+        wait_for_disks(run, console, {'vda': GIB, 'vdb': 2 * GIB})
+        expect_inside(console, 'vdb', sums)
+        sums.update(write(console, 'vdb', [(2044, 4)]))
+        run.api.detach_from(server.api, volume)
+    run.expect_outside(volume, sums)
+    run.api.delete_volumes([volume])
+    return 'the guest sees 2 GiB, and writes up to the end'
+
+
+@on_each_host('Extend an attached qcow2 volume')
+def extend_qcow2(run, name):
+    server = run.need_server(name)
+    reason = run.api.extend_attached_failing(server.volume, 2)
+    if 'qcow2' not in reason:
+        raise cloud.Unexpected('the reason is %r' % reason)
+    with server.console() as console:
+        stage.expect({'vda': GIB}, console.disks(), 'disks')
+        expect_inside(console, 'vda', server.sums)
+    return 'refused, because its image is qcow2'
+
+
+# The order in which the snapshots of a chain of four are deleted.
+ORDERS = {'the first': 0, 'the middle': 1, 'the last': -1}
+
+
+@on_each_host('Snapshots of an attached raw volume', 'thin-raw')
+@on_each_host('Snapshots of an attached qcow2 volume', 'thin-qcow2')
+def snapshots(run, name, type_name):
+    server = run.need_server(name)
+    volume = run.volume('chain-' + name, type_name)
+    with server.console() as console:
+        run.api.attach_to(server.api, volume)
+        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
+        chain = Chain(run, server, volume)
+        chain.grow(console, 5)
+        chain.shrink(console, 'the middle', 'the first', 'the last')
+    with run.api.stopped(server.api) as console:
+        chain.expect(console)
+        chain.shrink(console, 'the last', 'the first')
+        chain.grow(console, 2)
+        chain.shrink(console, 'the first', 'the last')
+        run.api.detach_from(server.api, volume)
+    run.expect_outside(volume, chain.sums)
+    run.api.delete_volumes([volume])
+    return ('7 taken and 7 deleted while the guest wrote: the first, one in '
+            'the middle, the last, and again after stop and start; a volume '
+            'from each has what it should')
+
+
+class Chain:
+    """The snapshots of an attached volume, while its guest writes."""
+
+    # What the guest goes on writing to; places of the snapshots are beyond.
+    KEPT = (0, 16)
+
+    def __init__(self, run, server, volume):
+        self.run = run
+        self.server = server
+        self.volume = volume
+        self.sums = {}
+        # (snapshot, what the volume had then)
+        self.snapshots = []
+
+    def grow(self, console, count):
+        console.ask('keep', 'vdb', *self.KEPT)
+        for _ in range(count):
+            place = (100 + 10 * len(self.sums), 2)
+            self.sums.update(write(console, 'vdb', [place]))
+            sums = dict(self.sums)
+            self.snapshots.append((self.run.api.create_snapshot(
+                self.volume, force=True), sums))
+            # Written over afterwards: the snapshot must not see that.
+            self.sums.update(write(console, 'vdb', [place]))
+        self._stop(console)
+        self._expect_snapshots()
+
+    def shrink(self, console, *which):
+        for word in which:
+            console.ask('keep', 'vdb', *self.KEPT)
+            snapshot, _ = self.snapshots.pop(ORDERS[word])
+            self.run.api.delete_snapshots([snapshot])
+            self._stop(console)
+            self.expect(console)
+        self._expect_snapshots()
+
+    def expect(self, console):
+        expect_inside(console, 'vdb', self.sums)
+
+    @staticmethod
+    def _stop(console):
+        answer = console.ask('stop')
+        if not answer.endswith(' bad=0'):
+            raise cloud.Unexpected('the guest lost writes: %s' % answer)
+
+    def _expect_snapshots(self):
+        """Compare volumes that are made from the snapshots."""
+        for snapshot, sums in self.snapshots:
+            volume = self.run.volume('copy', self.volume.volume_type,
+                                     snapshot_id=snapshot.id)
+            self.run.expect_outside(volume, sums)
+            self.run.api.delete_volumes([volume])
