@@ -262,7 +262,8 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             'thin_provisioning_support': True,
             'thick_provisioning_support': True,
             'online_extend_support': True,
-            'multiattach': False,
+            # Of volumes whose type asks for raw files, that is.
+            'multiattach': True,
             'consistent_group_snapshot_enabled': True,
             'QoS_support': False,
             **space,
@@ -527,7 +528,7 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
         one counts. A service that has our connector gets what that needs.
 
         :raises InvalidVolume: the caller can't open this kind of image, or
-            would harm it
+            would harm it; or a second server asks for an overlay
         :raises Locked: the volume is being copied. With etcd it may be the
             error of the distributed lock; with Redis and files Cinder goes on
             without that lock, and it is the one on the share that counts.
@@ -539,6 +540,7 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             volume_images.complete(volume.size * units.Gi)
             chain = volume_images.chain()
         image = chain[0]
+        self._refuse_to_share(volume, image)
         if image.virtual_size > volume.size * units.Gi:
             self._as_it_is_now(volume)
             self._refuse_larger(image, volume, volume.size)
@@ -617,6 +619,19 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             raise exception.InvalidVolume(reason=_(
                 "%s is qcow2: to copy it a service needs the Lustre connector "
                 "(see the driver's guide), or lustre:format=raw") % volume.id)
+
+    def _refuse_to_share(self, volume, image):
+        """Keep a second server from a volume that has an overlay."""
+        if image.format != images.RAW and len(volume.volume_attachment) > 1:
+            self._as_it_is_now(volume)
+            servers = {attachment.instance_uuid
+                       for attachment in volume.volume_attachment
+                       if attachment.attach_status != 'detached'}
+            if len(servers) > 1:
+                raise exception.InvalidVolume(reason=_(
+                    "%s has snapshots, and a server has it: two servers can't "
+                    "write one overlay; delete the snapshots, or detach it "
+                    "first") % volume.id)
 
     @staticmethod
     def _refuse_encrypted(volume):
@@ -721,6 +736,11 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             raise exception.InvalidVolumeType(reason=_(
                 "volume type %s asks for encryption, which needs "
                 "lustre:format=qcow2") % volume.volume_type.name)
+        if volume.multiattach and image_format != images.RAW:
+            raise exception.InvalidVolumeType(reason=_(
+                "volume type %s asks for multiattach, which needs "
+                "lustre:format=raw: two QEMUs can't write one qcow2 image") %
+                volume.volume_type.name)
         return image_format, provisioning
 
     def _provisioning(self, volume):

@@ -1340,6 +1340,28 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual('lustre', self.driver.initialize_connection(
             volume, {lustre_connector.MARK: True})['driver_volume_type'])
 
+    def test_multiattach_of_a_raw_volume(self):
+        volume = self.create('thin', 'raw', multiattach=True)
+        for _server in range(2):
+            volume = self.attach(volume)
+        self.assertEqual('raw', self.data(volume)['format'])
+
+    def test_multiattach_of_a_volume_with_snapshots_is_refused(self):
+        volume = self.create('thin', 'raw', multiattach=True)
+        self.snapshot(volume)
+        volume = self.attach(volume)
+        self.assertEqual('qcow2', self.data(volume)['format'])
+        error = self.assertRaises(exception.InvalidVolume, self.attach,
+                                  volume)
+        self.assertIn('has snapshots', str(error))
+
+    def test_multiattach_of_qcow2_is_refused(self):
+        for image_format in 'qcow2', None:
+            volume = self.record('thin', image_format, multiattach=True)
+            error = self.assertRaises(exception.InvalidVolumeType,
+                                      self.driver.create_volume, volume)
+            self.assertIn('lustre:format=raw', str(error))
+
     def test_initialize_connection_on_a_share_that_is_missing(self):
         volume = self.create('thin', 'raw')
         self.driver._client.unmount(self.driver._shares[POOL])
