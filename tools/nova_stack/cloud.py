@@ -163,9 +163,74 @@ class Cloud(cloud.Cloud):
         self.wait_volume(volume, 'in-use')
 
     def extend_attached_failing(self, volume, size):
-        """Ask for an extension that is refused; returns the reason."""
+        """Ask for an extension that is refused."""
         self.cinder.volumes.extend(volume, size)
         found = self.wait_volume(volume, 'in-use', 'error_extending')
         if found.size == size:
             raise Unexpected('it was extended')
-        return self._why(found)
+        self.cinder.volumes.reset_state(volume, 'in-use')
+
+    def create_failing_snapshot(self, volume):
+        """Ask for a snapshot that is refused; returns the reason."""
+        snapshot = self.cinder.volume_snapshots.create(volume.id, force=True)
+
+        def failed():
+            return self.cinder.volume_snapshots.get(
+                snapshot.id).status == 'error'
+        self.wait('snapshot to fail', failed)
+        reason = self._why(snapshot).lstrip(': ')
+        self.delete_snapshots([snapshot])
+        return reason
+
+    def migrate_volume(self, volume):
+        """Migrate an attached volume to the other of two pools."""
+        def moved():
+            found = self.cinder.volumes.get(volume.id)
+            if found.migration_status == 'error':
+                raise Unexpected('migration failed%s' % self._why(found))
+            return found.migration_status == 'success' and \
+                found.status == 'in-use'
+
+        pools = {pool.name for pool in self.cinder.pools.list()}
+        here = getattr(self.cinder.volumes.get(volume.id),
+                       'os-vol-host-attr:host')
+        other, = pools - {here}
+        self.cinder.volumes.migrate_volume(volume, other, False, False)
+        self.wait('volume to be moved', moved, 300)
+
+    def retype_attached(self, volume, type_name):
+        def retyped():
+            found = self.cinder.volumes.get(volume.id)
+            if found.status == 'in-use' and found.migration_status == 'error':
+                raise Unexpected('migration failed%s' % self._why(found))
+            return (found.volume_type == type_name
+                    and found.status == 'in-use')
+
+        self.cinder.volumes.retype(volume, type_name, 'on-demand')
+        self.wait('volume to be retyped', retyped, 300)
+
+    def attach_failing(self, server, volume):
+        """Attach a volume that is refused; afterwards it is available."""
+        try:
+            self.nova.volumes.create_server_volume(server.id, volume.id)
+        except nova_exceptions.ClientException:
+            pass
+        self.wait_volume(volume)
+        if self.nova.volumes.get_server_volumes(server.id)[1:]:
+            raise Unexpected('it is attached')
+
+    def live_migrate(self, server, host):
+        def moved():
+            found = self.nova.servers.get(server.id)
+            if found.status == 'ERROR':
+                raise Unexpected('server is in error')
+            migration = self.nova.migrations.list(
+                instance_uuid=server.id)[0]
+            if migration.status in ('error', 'failed'):
+                raise Unexpected('migration has failed')
+            return (getattr(found, 'OS-EXT-SRV-ATTR:host') == host
+                    and found.status == 'ACTIVE'
+                    and migration.status == 'completed')
+
+        self.nova.servers.live_migrate(server.id, host, 'auto')
+        self.wait('server to be on %s' % host, moved, 300)

@@ -14,10 +14,12 @@
 
 Several run on one machine. Each has a mount namespace, in which libvirt's
 directories are the host's own, and what one of them mounts the others don't
-see; and a UTS namespace with its host's name, without which libvirt would
-take a migration for one to the same host.
+see; a UTS namespace with its host's name, without which libvirt would take a
+migration for one to the same host; and a PID namespace, which ends with all
+that libvirt has started.
 """
 
+import pathlib
 import pwd
 import uuid
 
@@ -29,15 +31,21 @@ LIBVIRT = {'/run/libvirt': 'run', '/var/lib/libvirt': 'lib',
            '/var/cache/libvirt': 'cache', '/var/log/libvirt': 'log',
            '/etc/libvirt': 'etc'}
 
+# Processes whose parent has ended become the last command's children, and are
+# gone at once. In a container nobody else may reap them, and libvirt waits.
 ENTER = '''
 set -e
 hostname {name}
 for pair in {pairs}; do
     mount --bind "${{pair%%:*}}" "${{pair#*:}}"
 done
-exec sleep infinity
+exec python3 -c "
+import signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    signal.pause()
+"
 '''
-
 
 # Debian's package of libvirt as a system service makes it. QEMU runs as this
 # user, who comes to own the images that it opens.
@@ -124,19 +132,28 @@ class ComputeHost:
         for path in LIBVIRT:
             procs.run('mkdir', '-p', path)
         self.stack.spawn(self._service('host'), [
-            'unshare', '--mount', '--uts', '--propagation', 'private',
+            'unshare', '--mount', '--uts', '--pid', '--fork', '--kill-child',
+            '--mount-proc', '--propagation', 'private',
             'sh', '-c', ENTER.format(name=self.name, pairs=pairs)], None,
             self.stack.environment())
         self.stack.wait(self._service('host'), self._entered, 10)
 
     def _entered(self):
+        try:
+            name = pathlib.Path('/proc/%s/comm' % self._first()).read_text()
+        except OSError:
+            return False
+        return name == 'python3\n'
+
+    def _first(self):
+        """The first process of the namespaces, by its ID outside."""
         pid = self.stack.children[self._service('host')].pid
-        with open('/proc/%d/comm' % pid) as name:
-            return name.read() == 'sleep\n'
+        return pathlib.Path('/proc/%d/task/%d/children' % (
+            pid, pid)).read_text().strip()
 
     def _enter(self):
-        return ('nsenter', '--mount', '--uts', '--target',
-                self.stack.children[self._service('host')].pid)
+        return ('nsenter', '--mount', '--uts', '--pid', '--target',
+                self._first())
 
     def _spawn(self, what, command):
         self.stack.spawn(self._service(what), [*self._enter(), *command],

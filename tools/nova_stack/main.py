@@ -36,9 +36,9 @@ def main():
     signal.signal(signal.SIGTERM, demo_main.stop)
     signal.signal(signal.SIGHUP, demo_main.stop)
     if arguments.stop:
-        return take_down(layout, shares, out)
+        return demo_main.take_down(layout, shares, out)
     started = time.monotonic()
-    if demo_stack.remains(layout) and take_down(layout, shares, out):
+    if demo_stack.remains(layout) and demo_main.take_down(layout, shares, out):
         return 1
     shutil.rmtree(layout.log, ignore_errors=True)
     outcomes = None
@@ -53,7 +53,7 @@ def main():
             demo_main.show_log(layout.log / (exc.name + '.log'), out)
     finally:
         if not arguments.keep:
-            failed = take_down(layout, shares, out)
+            failed = demo_main.take_down(layout, shares, out)
     if outcomes is None:
         return 1
     return demo_main.summary(outcomes, time.monotonic() - started,
@@ -76,13 +76,6 @@ def run(layout, shares, out):
         run_of_steps = steps.Run(services, shares, progress)
     return demo_main.run_steps(run_of_steps, steps.STEPS, out,
                                demo_main.Logs(layout.log))
-
-
-def take_down(layout, shares, out):
-    """Remove everything but the logs; 0 if nothing stayed."""
-    with demo_main.timed(out, "Ending the servers"):
-        stack.end_servers(layout)
-    return demo_main.take_down(layout, shares, out)
 
 
 if __name__ == '__main__':

@@ -10,10 +10,8 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""The services: the demo's, and Keystone, Placement and Nova; up and down."""
+"""The services: the demo's, and Keystone, Placement and Nova."""
 
-import glob
-import os
 import pathlib
 import pwd
 
@@ -158,20 +156,3 @@ class Stack(stack.Stack):
             self.spawn('nova-' + name, [
                 self.layout.venv / 'bin' / ('nova-' + name), '--config-file',
                 self.layout.file('nova')], self.user, self.environment())
-
-
-def end_servers(layout):
-    """End what libvirt has started: QEMU gets no environment of ours.
-
-    :param layout: whose hosts' servers they are
-    """
-    pids = []
-    for path in glob.glob(str(layout.lib / '*/libvirt/run/qemu/*.pid')):
-        pid = int(pathlib.Path(path).read_text())
-        try:
-            argv = pathlib.Path('/proc/%d/cmdline' % pid).read_bytes()
-        except FileNotFoundError:
-            continue
-        if os.fsencode(layout.lib) in argv:
-            pids.append(pid)
-    procs.end(pids)
