@@ -396,22 +396,6 @@ def encrypted(run):
     return 'the guest writes and reads, after a reboot too; its key opens it'
 
 
-@on_each_host('Back up an attached volume, and restore it')
-def back_up(run, name):
-    server = run.need_server(name)
-    with server.console() as console:
-        backup = run.api.create_backup(server.volume, force=True)
-        server.sums.update(write(console, 'vda', [(600, 4)]))
-        expect_inside(console, 'vda', server.sums)
-    sums = {place: wanted for place, wanted in server.sums.items()
-            if place[0] != 600}
-    volume = run.api.restore(backup)
-    run.expect_outside(volume, sums)
-    run.api.delete_backups([backup])
-    run.api.delete_volumes([volume])
-    return 'what the guest had written is in the new volume'
-
-
 @step('Live migration, there and back')
 def live_migration(run):
     server = run.need_server('stock')
@@ -434,6 +418,22 @@ def live_migration(run):
     return 'between Nova as it is and our driver, while the guest wrote'
 
 
+@on_each_host('Back up an attached volume, and restore it')
+def back_up(run, name):
+    server = run.need_server(name)
+    with server.console() as console:
+        backup = run.api.create_backup(server.volume, force=True)
+        server.sums.update(write(console, 'vda', [(600, 4)]))
+        expect_inside(console, 'vda', server.sums)
+    sums = {place: wanted for place, wanted in server.sums.items()
+            if place[0] != 600}
+    volume = run.api.restore(backup)
+    run.expect_outside(volume, sums)
+    run.api.delete_backups([backup])
+    run.api.delete_volumes([volume])
+    return 'what the guest had written is in the new volume'
+
+
 @on_each_host('Delete the server')
 def delete_server(run, name):
     server = run.need_server(name)
@@ -449,5 +449,13 @@ def mounts(run, name):
     compute = run.stack.computes[name]
     table = compute.run('cat', '/proc/mounts').splitlines()
     found = [line for line in table if ' %s/mnt/' % compute.directory in line]
-    stage.expect([], found, 'mounts')
-    return 'none is left'
+    if name == 'lustre':
+        stage.expect([], found, 'mounts')
+        return 'none is left'
+    # Nova notes who uses a mount by the name of the active image, which a
+    # snapshot changes.
+    stage.expect(len({line.split()[0] for line in found}), len(found),
+                 'mounts, one for each share')
+    return 'none is left' if not found else (
+        '%d left, one for each share: Nova forgets them when it restarts' %
+        len(found))

@@ -80,13 +80,18 @@ class LibvirtLustreVolumeDriver(fs.LibvirtMountedFileSystemVolumeDriver):
             options are not fit for images
         """
         _known_format(connection_info)
-        super().connect_volume(connection_info, instance)
-        # Nova takes this for a device to which it may write: of an encrypted
-        # volume that has no LUKS header of its own, it would make one
-        # (LibvirtDriver._attach_encryptor). In qcow2 the LUKS header is
-        # inside, as QEMU wants it, and dm-crypt is of no use. Without a path
-        # Nova leaves the volume alone, as it does with RBD's.
-        del connection_info['data']['device_path']
+        # In a copy stays what this adds, device_path. Nova takes it for a
+        # device to which it may write: of an encrypted volume that has no LUKS
+        # header of its own, it would make one (LibvirtDriver.
+        # _attach_encryptor). In qcow2 the LUKS header is inside, as QEMU wants
+        # it, and dm-crypt is of no use. Without a path Nova leaves the volume
+        # alone, as it does with RBD's.
+        super().connect_volume(_for_the_mount(connection_info), instance)
+
+    def disconnect_volume(self, connection_info, instance, force=False):
+        """Unmount the share if nobody else on this node uses it."""
+        super().disconnect_volume(_for_the_mount(connection_info), instance,
+                                  force)
 
     def get_config(self, connection_info, disk_info):
         """Return the disk for libvirt's XML.
@@ -124,6 +129,17 @@ class LibvirtLustreVolumeDriver(fs.LibvirtMountedFileSystemVolumeDriver):
                 "mount option '%s' would let two nodes write one image "
                 "(lustre_mount_options)") % bad.pop())
         return ['-o', options]
+
+
+def _for_the_mount(connection_info):
+    """Return a connection by which the use of a mount is noted.
+
+    A snapshot changes which image is the active one while the volume is
+    attached. Its name begins with the volume's own, which stays.
+    """
+    data = connection_info['data']
+    return dict(connection_info, data=dict(
+        data, name=data['name'].partition('.')[0]))
 
 
 def _known_format(connection_info):

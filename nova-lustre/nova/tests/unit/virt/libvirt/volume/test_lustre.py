@@ -61,6 +61,14 @@ class LibvirtLustreVolumeDriverTestCase(test_volume.LibvirtVolumeBaseTestCase):
                 self.driver.disconnect_volume(connection, instance)
         self.mock_umount.assert_called_once_with(MOUNT_POINT)
 
+    def test_unmounted_after_a_snapshot(self):
+        """Of which Nova learns while the volume is attached."""
+        instance = mock.Mock(uuid='one')
+        self.driver.connect_volume(self.connection('volume-1'), instance)
+        self.driver.disconnect_volume(
+            self.connection('volume-1.snapshot', format='qcow2'), instance)
+        self.mock_umount.assert_called_once_with(MOUNT_POINT)
+
     @ddt.data((None, None, 'flock'),
               (None, '', 'flock'),
               (None, 'flock,ro', 'flock,ro'),
