@@ -16,6 +16,8 @@ Each step runs with two servers: one on a host that runs Nova as it is, one on
 a host with our driver. A step returns a line that says what was checked.
 """
 
+import os
+
 from tools.demo import content
 from tools.demo import host
 from tools.demo import stage
@@ -337,8 +339,12 @@ def migrate_volume(run, name):
         run.api.attach_to(server.api, volume)
         wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
         sums = write(console, 'vdb')
+        before = server.disks()[volume.id][0]
         console.ask('keep', 'vdb', 0, 16)
         run.api.migrate_volume(volume)
+        after = server.disks()[volume.id][0]
+        if os.path.dirname(before) == os.path.dirname(after):
+            raise cloud.Unexpected('it is where it was, %s' % after)
         expect_kept(console)
         expect_inside(console, 'vdb', sums)
         run.api.detach_from(server.api, volume)
