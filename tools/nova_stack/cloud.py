@@ -219,18 +219,20 @@ class Cloud(cloud.Cloud):
         if self.nova.volumes.get_server_volumes(server.id)[1:]:
             raise Unexpected('it is attached')
 
-    def live_migrate(self, server, host):
-        def moved():
-            found = self.nova.servers.get(server.id)
-            if found.status == 'ERROR':
-                raise Unexpected('server is in error')
-            migration = self.nova.migrations.list(
-                instance_uuid=server.id)[0]
-            if migration.status in ('error', 'failed'):
-                raise Unexpected('migration has failed')
-            return (getattr(found, 'OS-EXT-SRV-ATTR:host') == host
-                    and found.status == 'ACTIVE'
-                    and migration.status == 'completed')
+    def live_migrate_failing(self, server, host):
+        """Ask for a migration that fails; the server stays where it is."""
+        def failed():
+            statuses = {migration.status for migration in
+                        self.nova.migrations.list(instance_uuid=server.id)}
+            if 'completed' in statuses:
+                raise Unexpected('the server was migrated')
+            return statuses & {'error', 'failed'}
 
+        before = self.host_of(server)
         self.nova.servers.live_migrate(server.id, host, 'auto')
-        self.wait('server to be on %s' % host, moved, 300)
+        self.wait('migration to fail', failed, 180)
+        # Nova may set it to error.
+        self.nova.servers.reset_state(server.id, 'active')
+        self.wait_server(server, 'ACTIVE')
+        if self.host_of(server) is not before:
+            raise Unexpected('the server is on %s' % host)

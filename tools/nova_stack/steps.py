@@ -402,26 +402,18 @@ def encrypted(run):
     return 'the guest writes and reads, after a reboot too; its key opens it'
 
 
-@step('Live migration, there and back')
-def live_migration(run):
-    server = run.need_server('stock')
-    volume = run.volume('along', 'thin-raw')
-    run.api.attach_to(server.api, volume)
+# libvirt migrates a server only if it knows the type of file system for a
+# shared one, and 9.0 doesn't know Lustre's, nor the sandbox's. Before it is
+# asked, Nova as it is refuses a volume that will be of type lustre.
+@on_each_host('Live migration to the other host')
+def live_migration(run, name):
+    server = run.need_server(name)
+    other, = set(HOSTS) - {name}
+    run.api.live_migrate_failing(server.api, other)
+    stage.expect(PROTOCOLS[name], run.api.protocol(server.volume), 'type')
     with server.console() as console:
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        sums = write(console, 'vdb')
-        console.ask('keep', 'vdb', 0, 16)
-    for name in 'lustre', 'stock':
-        run.api.live_migrate(server.api, name)
-        stage.expect(PROTOCOLS[name], run.api.protocol(volume), 'type')
-    with server.console() as console:
-        expect_kept(console)
         expect_inside(console, 'vda', server.sums)
-        expect_inside(console, 'vdb', sums)
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
-    return 'between Nova as it is and our driver, while the guest wrote'
+    return 'is refused (see the guide); the guest goes on'
 
 
 @on_each_host('Back up an attached volume, and restore it')
