@@ -38,6 +38,7 @@ from cinder.lustre import images
 from cinder import objects
 from cinder.volume import volume_utils
 from os_brick.remotefs import lustre as lustre_brick
+from os_brick.remotefs import lustre_qcow2
 
 LOG = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def _plain(place, reference, file, image_format, provisioning):
         if len(found.chain()) > 1:
             raise ValueError(_("it has a backing file"))
         if found.active().format == images.QCOW2:
-            files.check_plain(start)
+            lustre_qcow2.Header.parse(start).check_plain()
         if not found.active().virtual_size:
             raise ValueError(_("it is empty"))
     except (OSError, ValueError, images.InvalidImage) as exc:

@@ -421,20 +421,6 @@ def _is_open_in_qemu(fd):
     return struct.unpack('hhqqi4x', answer)[0] != fcntl.F_UNLCK
 
 
-def check_plain(start):
-    """Make sure that a qcow2 image has nothing that volumes can't have.
-
-    :param start: its first bytes
-    :raises ValueError: it has
-    """
-    if len(start) < _SHORTEST_HEADER:
-        raise ValueError('it ends within its header')
-    if struct.unpack('>I', start[32:36])[0]:
-        raise ValueError('it is encrypted')
-    if struct.unpack('>I', start[60:64])[0]:
-        raise ValueError('it has internal snapshots')
-
-
 def rename(path, new, mode):
     """Give a file another name and this mode, durably.
 

@@ -25,7 +25,7 @@ all other volumes these are what the functions return.
 from os_brick.encryptors import base
 from os_brick.encryptors import luks
 from os_brick import exception
-from os_brick.remotefs import lustre_disk
+from os_brick.remotefs import lustre_container
 
 
 def luks_encryptor(root_helper, connection_info, *args, **kwargs):
@@ -57,7 +57,7 @@ class LustreEncryptor(base.VolumeEncryptor):
         super().__init__(root_helper, connection_info, keymgr, execute,
                          *args, **kwargs)
         self._disk = connection_info['data'].get('device_path')
-        if not isinstance(self._disk, lustre_disk.Disk):
+        if not isinstance(self._disk, lustre_container.EncryptedDisk):
             raise exception.VolumeEncryptionNotSupported(
                 volume_id=connection_info['data'].get('volume_id'),
                 volume_type=connection_info['driver_volume_type'])
@@ -67,7 +67,7 @@ class LustreEncryptor(base.VolumeEncryptor):
         self._disk.unlock(self._get_encryption_key_as_passphrase(context))
 
     def detach_volume(self, **kwargs):
-        """Let the disk forget the passphrase."""
+        """Let the disk forget the passphrase, and be closed."""
         self._disk.lock()
 
     def extend_volume(self, context, **kwargs):

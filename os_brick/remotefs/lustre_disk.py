@@ -56,8 +56,9 @@ class DiskError(exception.BrickException):
 
 
 class DiskLocked(DiskError):
-    message = _("%(file)s on Lustre share %(share)s is encrypted, and this "
-                "operation has no key for it: its disk can't be copied")
+    message = _("%(file)s on Lustre share %(share)s is encrypted and has "
+                "images below it, and this operation has no key to copy what "
+                "they are together")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,9 @@ class Image:
     :ivar size: bytes that a guest sees
     :ivar encrypted: whether they are, with one passphrase: LUKS in qcow2
     :ivar thin: whether zeros may give space back to the share
+    :ivar read_only: whether nothing may be written
+    :ivar container_length: as how many bytes the file of an encrypted disk is
+        read, at least, and what length it is given when it is written
     """
 
     directory: str
@@ -77,6 +81,8 @@ class Image:
     size: int
     encrypted: bool = False
     thin: bool = True
+    read_only: bool = False
+    container_length: int = 0
 
     @property
     def file(self):
@@ -247,9 +253,8 @@ class _Server:
 class Disk(io.RawIOBase):
     """A virtual disk as a file.
 
-    An encrypted one is locked until it is given the passphrase. Images are
-    opened for reading until something is written: what is only copied from is
-    not touched.
+    Images are opened for reading until something is written: what is only
+    copied from is not touched.
 
     As a file of os-brick's RBD connector it has no descriptor. Not to be used
     by two threads at once, but by different ones in turn; it does not log,
@@ -258,51 +263,28 @@ class Disk(io.RawIOBase):
     :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
     :param share: the share, which must be mounted
     :param image: the :class:`Image`
+    :param passphrase: of an encrypted one
+    :raises DiskError: it can't be opened, or the passphrase is wrong
     """
 
-    def __init__(self, client, share, image):
+    def __init__(self, client, share, image, passphrase=None):
         super().__init__()
         self._client = client
         self._share = share
         self._image = image
-        self._secret = None
+        self._secret = passphrase and passphrase.encode()
         self._server = None
         self._position = 0
-        if not image.encrypted:
-            self._serve(writable=False)
+        self._serve(writable=False)
 
     def __repr__(self):
         return '<Disk of %s on %s>' % (self._image.file, self._share)
-
-    # Encryption
-
-    @property
-    def locked(self):
-        """Whether it has to be given a passphrase before it can be read."""
-        return self._image.encrypted and self._server is None
-
-    def unlock(self, passphrase):
-        """Open an encrypted disk.
-
-        :raises DiskError: the passphrase is wrong
-        """
-        self._secret = passphrase.encode()
-        self._serve(writable=False)
-
-    def lock(self):
-        """Forget the passphrase; after this nothing can be read any more."""
-        self._secret = None
-        server, self._server = self._server, None
-        if server:
-            server.end()
-
-    # What files do
 
     def readable(self):
         return True
 
     def writable(self):
-        return True
+        return not self._image.read_only
 
     def seekable(self):
         return True
@@ -340,6 +322,8 @@ class Disk(io.RawIOBase):
 
     def write(self, data):
         """Write all of the data; what is zeros takes no space."""
+        if not self.writable():
+            raise io.UnsupportedOperation(_("it was opened to be read"))
         if self._server and not self._server.writable:
             self._server.end()
             self._serve(writable=True)
@@ -361,8 +345,10 @@ class Disk(io.RawIOBase):
         :raises DiskError, ShareHung, OSError: what was written may not be
             durable; not raised again if an operation has raised it
         """
+        server, self._server, self._secret = self._server, None, None
         try:
-            self.lock()
+            if server:
+                server.end()
         finally:
             super().close()
 
@@ -373,6 +359,4 @@ class Disk(io.RawIOBase):
     def _connection(self):
         if self.closed:
             raise ValueError(_("the disk has been closed"))
-        if self._server is None:
-            raise DiskLocked(file=self._image.file, share=self._share)
         return self._server.connection()

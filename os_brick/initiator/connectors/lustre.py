@@ -14,7 +14,9 @@
 
 A service that copies a volume gets what a guest sees of it: the path of a
 plain raw file, and otherwise a :class:`os_brick.remotefs.lustre_disk.Disk`,
-as os-brick's RBD connector gives a file-like object.
+as os-brick's RBD connector gives a file-like object. Of an encrypted volume it
+gets the file with the ciphertext, unless an encryptor unlocks it
+(:class:`os_brick.remotefs.lustre_container.EncryptedDisk`).
 
 os-brick lists its connectors in its code. :func:`register` adds this one to
 the lists of the process; those of our modules that Cinder loads call it.
@@ -31,6 +33,7 @@ from os_brick.initiator import connector
 from os_brick.initiator.connectors import base
 from os_brick.remotefs import lustre
 from os_brick.remotefs import lustre_child
+from os_brick.remotefs import lustre_container
 from os_brick.remotefs import lustre_disk
 
 PROTOCOL = 'lustre'
@@ -114,6 +117,11 @@ class LustreConnector(base.BaseLinuxConnector):
                 whether zeros may give space back to the share
             encrypted
                 whether the images are
+            read_only
+                whether it may only be read
+            container_length
+                bytes of the file of an encrypted volume
+                (:class:`os_brick.remotefs.lustre_disk.Image`)
             client
                 attempts, mount_timeout, timeout and fs_types of
                 :class:`os_brick.remotefs.lustre.ShareClient`
@@ -122,14 +130,17 @@ class LustreConnector(base.BaseLinuxConnector):
         :raises DiskError: an image can't be opened
         """
         image = self._connect(connection_properties)
-        return {'path': image.path if image.is_plain else
-                lustre_disk.Disk(self._client, self._share, image)}
+        if image.is_plain:
+            return {'path': image.path}
+        disk = (lustre_container.EncryptedDisk if image.encrypted
+                else lustre_disk.Disk)
+        return {'path': disk(self._client, self._share, image)}
 
     def disconnect_volume(self, connection_properties, device_info,
                           force=False, ignore_errors=False):
         """Close the volume; the share stays mounted."""
         path = (device_info or {}).get('path')
-        if not isinstance(path, lustre_disk.Disk):
+        if path is None or isinstance(path, str):
             return
         try:
             path.close()
@@ -140,11 +151,11 @@ class LustreConnector(base.BaseLinuxConnector):
     def check_valid_device(self, path, run_as_root=True):
         """Tell whether a volume can be read.
 
-        As the service's own user: on a share root may be nobody. What is
-        locked can't be read before it has its passphrase.
+        As the service's own user: on a share root may be nobody. A chain that
+        is encrypted can't be read before it has its passphrase.
         """
-        if isinstance(path, lustre_disk.Disk):
-            return path.locked or self._reads(path)
+        if not isinstance(path, str):
+            return self._reads(path)
         try:
             return bool(self._client.call(
                 self._share, lustre_child.read, path, _BLOCK))
@@ -173,7 +184,8 @@ class LustreConnector(base.BaseLinuxConnector):
                 tuple((file, image_format)
                       for file, image_format in properties['chain']),
                 properties['size'], bool(properties.get('encrypted')),
-                properties['thin']))
+                properties['thin'], properties.get('read_only', False),
+                properties.get('container_length', 0)))
         except (KeyError, TypeError, ValueError) as exc:
             raise exception.BrickException(_(
                 "Malformed connection properties of a volume on Lustre: %r")
@@ -213,6 +225,8 @@ class LustreConnector(base.BaseLinuxConnector):
         try:
             disk.seek(0)
             return bool(disk.read(_BLOCK))
+        except lustre_disk.DiskLocked:
+            return True
         except (OSError, ValueError, exception.BrickException):
             return False
         finally:

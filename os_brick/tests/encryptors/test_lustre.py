@@ -22,7 +22,7 @@ from os_brick.encryptors import lustre as lustre_encryptor
 from os_brick import exception
 from os_brick.initiator import connector
 from os_brick.initiator.connectors import lustre as lustre_connector
-from os_brick.remotefs import lustre_disk
+from os_brick.remotefs import lustre_container
 from os_brick.tests import base
 
 KEY_ID = '5ec2e7'
@@ -42,7 +42,7 @@ class LustreEncryptorTest(base.TestCase):
         lustre_connector.register(None)
         self.keymgr = mock.Mock()
         self.keymgr.get.return_value.get_encoded.return_value = b'\x0a\xff'
-        self.disk = mock.Mock(spec=lustre_disk.Disk)
+        self.disk = mock.Mock(spec=lustre_container.EncryptedDisk)
 
     def encryptor(self, provider, volume_type, path):
         return encryptors.get_volume_encryptor(

@@ -144,8 +144,7 @@ class ImageTest(base.TestCase):
                              set(image.server('/socket', True)))
 
 
-@ddt.ddt
-class DiskTest(base.TestCase):
+class DiskTestCase(base.TestCase):
 
     def setUp(self):
         super().setUp()
@@ -168,14 +167,19 @@ class DiskTest(base.TestCase):
         with open(self.path('image'), 'wb') as f:
             f.write(_encrypted_image())
 
-    def disk(self, *chain, size=SIZE, **kwargs):
-        disk = lustre_disk.Disk(self.client, SHARE, lustre_disk.Image(
-            self.temp, chain or (('image', 'qcow2'),), size, **kwargs))
+    def disk(self, *chain, size=SIZE, passphrase=None, **kwargs):
+        image = lustre_disk.Image(
+            self.temp, chain or (('image', 'qcow2'),), size, **kwargs)
+        disk = lustre_disk.Disk(self.client, SHARE, image, passphrase)
         self.addCleanup(disk.close)
         return disk
 
     def allocated(self):
         return os.stat(self.path('image')).st_blocks * 512
+
+
+@ddt.ddt
+class DiskTest(DiskTestCase):
 
     # As a file
 
@@ -323,6 +327,13 @@ class DiskTest(base.TestCase):
             disk.close()
         self.assertEqual(1, os.stat(self.path('image')).st_mtime)
 
+    def test_a_disk_to_read(self):
+        self.make()
+        disk = self.disk(read_only=True)
+        self.assertFalse(disk.writable())
+        self.assertRaises(io.UnsupportedOperation, disk.write, b'x')
+        self.assertEqual(b'\0', disk.read(1))
+
     def test_without_qemu_nbd(self):
         self.useFixture(fixtures.EnvironmentVariable('PATH', self.temp))
         error = self.assertRaises(FileNotFoundError, self.disk)
@@ -330,41 +341,27 @@ class DiskTest(base.TestCase):
 
     # Encryption
 
-    def test_locked(self):
+    def test_encrypted(self):
         self.make_encrypted()
-        disk = self.disk(encrypted=True)
-        self.assertTrue(disk.locked)
-        for operation in disk.read, lambda: disk.write(b'x'):
-            error = self.assertRaises(lustre_disk.DiskLocked, operation)
-            self.assertIn('image', str(error))
-        disk.flush()
-        self.assertEqual([], servers(self.temp))
-
-    def test_unlock_and_lock(self):
-        self.make_encrypted()
-        disk = self.disk(encrypted=True)
-        disk.unlock(PASSPHRASE)
-        disk.write(b'in clear')
-        disk.lock()
-        self.assertRaises(lustre_disk.DiskLocked, disk.read)
+        with self.disk(encrypted=True, passphrase=PASSPHRASE) as disk:
+            disk.write(b'in clear')
         self.assertEqual([], servers(self.temp))
         with open(self.path('image'), 'rb') as f:
             self.assertFalse(b'in clear' in f.read())
-        disk.unlock(PASSPHRASE)
-        disk.seek(0)
+        disk = self.disk(encrypted=True, passphrase=PASSPHRASE)
         self.assertEqual(b'in clear', disk.read(8))
 
-    def test_wrong_passphrase(self):
+    @ddt.data('wrong', None)
+    def test_wrong_passphrase(self, passphrase):
         self.make_encrypted()
-        disk = self.disk(encrypted=True)
-        error = self.assertRaises(lustre_disk.DiskError, disk.unlock, 'wrong')
+        error = self.assertRaises(lustre_disk.DiskError, self.disk,
+                                  encrypted=True, passphrase=passphrase)
         self.assertIn('Invalid password', str(error))
-        self.assertTrue(disk.locked)
         self.assertEqual([], servers(self.temp))
 
     def test_the_passphrase_is_in_no_command_line_or_environment(self):
         self.make_encrypted()
-        self.disk(encrypted=True).unlock(PASSPHRASE)
+        self.disk(encrypted=True, passphrase=PASSPHRASE)
         pid, = servers(self.temp)
         for name in 'cmdline', 'environ':
             with open('/proc/%d/%s' % (pid, name), 'rb') as f:

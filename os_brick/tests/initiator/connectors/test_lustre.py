@@ -198,8 +198,14 @@ class LustreConnectorTest(base.TestCase):
             self.assertRaises(OSError, disconnect)
 
     def test_encrypted(self):
+        self.make('image')
         disk = self.connect(chain=[['image', 'qcow2']], encrypted=True)
-        self.assertTrue(disk.locked)
+        self.assertTrue(self.connector.check_valid_device(disk))
+        self.assertEqual(b'QFI\xfb', disk.read(4))
+
+    def test_encrypted_chain(self):
+        disk = self.connect(chain=[['image', 'qcow2'], ['base', 'qcow2']],
+                            encrypted=True)
         # The encryptor comes after the check.
         self.assertTrue(self.connector.check_valid_device(disk))
         self.assertRaises(lustre_disk.DiskLocked, disk.read)
