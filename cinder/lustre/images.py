@@ -198,6 +198,11 @@ class Image:
         return os.path.basename(self.path)
 
     @property
+    def downwards(self):
+        """This image and those below, in a list."""
+        return [self] + (self.backing.downwards if self.backing else [])
+
+    @property
     def alone(self):
         """This image without the ones below."""
         return dataclasses.replace(self, backing=None)
@@ -408,8 +413,23 @@ class VolumeImages:
         :raises InvalidImage: there is no such snapshot
         """
         image = self._below(self._overlay(self.record(), snapshot_id))
-        self._claim(i.file for i in self._follow(image.file))
+        self._claim(i.file for i in image.downwards)
         return image
+
+    @_locked
+    def snapshots_on(self, snapshot_id):
+        """Return the IDs of snapshots that have the data of this one below.
+
+        Itself is one of them, if it has been taken; then come the newer ones.
+        """
+        record = self.record()
+        upper = []
+        for image in self.chain():
+            upper.append(image.file)
+            if image.file == record.get(snapshot_id):
+                return {key for key, file in record.items()
+                        if key != _ACTIVE and file in upper}
+        return set()
 
     @_locked
     def claim(self):
@@ -543,21 +563,22 @@ class VolumeImages:
 
     @_locked
     def complete(self, size, refill=False):
-        """Give a raw image its full size again, and its space.
+        """Give an image its full size again, and its space.
 
         A Cinder service that copies into a volume opens its file so that it
-        is truncated, and writes no zeros: the file may end too early, and a
-        thick one has holes.
+        is truncated, and writes no zeros: a raw file may end too early, and
+        that of a thick volume has holes.
 
         :param size: bytes
         :param refill: allocate the space of a thick image even if it does
             have its size
         """
         image = self.active()
-        if image.format != RAW:
-            return
-        if image.virtual_size < size or refill:
+        if image.format == RAW and (image.virtual_size < size or refill):
             self._grow_in_place(image.path, size)
+        elif image.key and refill:
+            # The file as such was copied, but for what it had not written.
+            self._allocate(image.path, size)
 
     # Snapshots
 
@@ -631,7 +652,8 @@ class VolumeImages:
         if image.format == RAW:
             return
         try:
-            self._place.qemu_img('check', image, copied=_MOST_METADATA)
+            self._place.qemu_img('check', image, keys=[image.key],
+                                 copied=_MOST_METADATA)
         except processutils.ProcessExecutionError as exc:
             if exc.exit_code != _LEAKS:
                 raise self._invalid(image.file, _(

@@ -35,6 +35,7 @@ from cinder.image import image_utils
 from cinder import interface
 from cinder.lustre import adoption
 from cinder.lustre import capacity
+from cinder.lustre import copies
 from cinder.lustre import downloads
 from cinder.lustre import encryption
 from cinder.lustre import files
@@ -112,10 +113,6 @@ lustre_connector.register(privileged)
 # its format. In all others it is a Cinder service that copies bytes.
 _ATTACHED_BY_NOVA = ('reserved', 'attaching', 'in-use', 'detaching')
 
-# How long to wait for a volume that is being copied before an attachment is
-# refused, in seconds: less than Nova waits for the answer.
-_ATTACH_PATIENCE = 45
-
 
 def volume_locked(method):
     """Hold the lock of the argument ``volume``."""
@@ -123,8 +120,14 @@ def volume_locked(method):
         method)
 
 
+def _has_mark(connector):
+    """Tell whether a caller has our connector."""
+    return bool((connector or {}).get(lustre_connector.MARK))
+
+
 @interface.volumedriver
-class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
+class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
+                   groups.GroupsMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
@@ -463,6 +466,7 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
     def _delete_snapshot(self, snapshot):
         volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
+        self._refuse_while_read(volume, snapshot, volume_images)
         if self._is_volume_attached(volume):
             self._delete_snapshot_attached(snapshot, volume_images)
         else:
@@ -519,7 +523,7 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
         """Nothing is exported."""
 
     @coordination.synchronized('{self.driver_prefix}-{volume.id}',
-                               blocking=_ATTACH_PATIENCE)
+                               blocking=copies.ATTACH_PATIENCE)
     def initialize_connection(self, volume, connector):
         """Tell how to open a volume's active image.
 
@@ -544,10 +548,25 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
         if image.virtual_size > volume.size * units.Gi:
             self._as_it_is_now(volume)
             self._refuse_larger(image, volume, volume.size)
-        if (connector or {}).get(lustre_connector.MARK):
-            return self._connection(volume, image, lustre_connector.PROTOCOL,
-                                    **self._for_our_connector(volume, chain))
-        self._refuse_byte_copy(volume, image)
+        self._refuse_chain_for_container(volume, chain)
+        self._refuse_qcow2_of_others(volume)
+        if volume.status in _ATTACHED_BY_NOVA and not _has_mark(connector):
+            return self._stock_connection(volume, image)
+        return self._opened_by_cinder(volume, chain, connector)
+
+    def _opened_by_cinder(self, volume, chain, connector, **data):
+        """Tell a Cinder service how to open what it copies.
+
+        :param chain: the images, from the upper one down
+        """
+        if _has_mark(connector):
+            return self._connection(
+                volume, chain[0], lustre_connector.PROTOCOL,
+                **{**self._for_our_connector(volume, chain), **data})
+        self._refuse_byte_copy(volume, chain[0])
+        return self._stock_connection(volume, chain[0])
+
+    def _stock_connection(self, volume, image):
         self._refuse_encrypted(volume)
         options = self._client.options(self._place(volume).share)
         return self._connection(volume, image, self.driver_volume_type,
@@ -573,7 +592,9 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
             'chain': [(image.file, image.format) for image in chain],
             'size': chain[0].virtual_size,
             'thin': self._provisioning(volume) == images.THIN,
-            'encrypted': volume.encryption_key_id is not None,
+            'encrypted': self._is_encrypted(volume),
+            'container_length': self._length_to_copy(
+                volume, chain[0].virtual_size),
             'client': {
                 'attempts': conf.lustre_mount_attempts,
                 'mount_timeout': conf.lustre_mount_timeout,
@@ -593,7 +614,13 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
 
     @volume_locked
     def _complete(self, volume):
-        self._images(volume).complete(volume.size * units.Gi, refill=True)
+        volume_images = self._images(volume)
+        volume_images.complete(volume.size * units.Gi, refill=True)
+        if volume.encryption_key_id and volume.migration_status:
+            # The source is deleted after this. Of a container it may be that
+            # not all was copied: volume_utils.copy_volume() stops at the
+            # volume's size.
+            volume_images.check()
 
     @staticmethod
     def _is_filled_by_cinder(volume):
@@ -612,9 +639,9 @@ class LustreDriver(adoption.AdoptionMixin, groups.GroupsMixin,
                     'size': size, 'type': resource.obj_name().lower(),
                     'id': resource.id})
 
-    def _refuse_byte_copy(self, volume, image):
-        if (volume.status not in _ATTACHED_BY_NOVA
-                and image.format != images.RAW):
+    @staticmethod
+    def _refuse_byte_copy(volume, image):
+        if image.format != images.RAW:
             # A backup keeps some 130 characters of this.
             raise exception.InvalidVolume(reason=_(
                 "%s is qcow2: to copy it a service needs the Lustre connector "

@@ -1381,6 +1381,7 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
                      'format': image_format, 'options': 'flock',
                      'chain': [(volume.name, image_format)], 'size': GIB,
                      'thin': provisioning == 'thin', 'encrypted': False,
+                     'container_length': 0,
                      'client': client},
             'mount_point_base': self.lustre.base,
         }, self.driver.initialize_connection(
