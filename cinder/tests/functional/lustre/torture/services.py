@@ -41,6 +41,7 @@ from cinder.volume import group_types
 from cinder.volume import manager as volume_manager
 from cinder.volume import rpcapi as volume_rpcapi
 from cinder.volume import volume_utils
+from os_brick.initiator.connectors import lustre as lustre_connector
 import os_brick.privileged
 
 CONF = cfg.CONF
@@ -313,9 +314,13 @@ class Services:
 
     @contextlib.contextmanager
     def attached(self, volume_id):
-        """Attach a volume as Nova does, and give its connection."""
+        """Attach a volume as Nova does, and give its connection.
+
+        An encrypted one as our driver for Nova does: stock Nova can't.
+        """
         volume = self._in_state(self.volume(volume_id), 'attaching')
-        connector = {'host': 'compute'}
+        connector = {'host': 'compute',
+                     lustre_connector.MARK: bool(volume.encryption_key_id)}
         connection = self._volumes.initialize_connection(
             self.context, volume, connector)['data']
         attachment = self._volumes.attach_volume(

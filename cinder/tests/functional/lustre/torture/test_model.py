@@ -37,6 +37,7 @@ from cinder import exception
 from cinder.lustre import images
 from cinder import objects
 from cinder.tests.functional.lustre import base
+from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre.torture import disks
 from cinder.tests.functional.lustre.torture import services
 from os_brick.remotefs import lustre as lustre_brick
@@ -628,6 +629,10 @@ class ModelTestCase(base.LustreTestCase):
 
     def setUp(self):
         super().setUp()
+        # One in memory is gone when its connection is made anew, which is
+        # done after an hour (connection_recycle_time).
+        self.useFixture(stand_ins.DatabaseFile(os.path.join(
+            self.temp, 'cinder.sqlite')))
         self.backup_share = self._new_share(*self.file_systems.roots[1])
         self.cloud = services.Services(self)
         self.types = {kind: self._type(*kind.split()) for kind in KINDS}
