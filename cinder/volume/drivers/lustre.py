@@ -444,6 +444,11 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
     def _snapshot_attached(self, snapshot, volume_images):
         """Take a snapshot with Nova's help."""
         volume = snapshot.volume
+        if volume.encryption_key_id:
+            # libvirt would need a secret for the overlay (Nova 34 gives none).
+            raise exception.InvalidVolume(reason=_(
+                "volume %s is encrypted and attached, and Nova can't add an "
+                "encrypted overlay to it; detach it first") % volume.id)
         attachments = list(volume.volume_attachment)
         if len(attachments) > 1:
             raise exception.InvalidVolume(reason=_(

@@ -1021,6 +1021,16 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual({'name': '%s.%s' % (volume.name, snapshot.id),
                           'format': 'qcow2'}, attachment.connection_info)
 
+    def test_create_snapshot_online_of_an_encrypted_volume(self):
+        volume = self.attach(self.create('thin', 'raw'))
+        nova = self.nova(volume)
+        volume.encryption_key_id = fake_constants.ENCRYPTION_KEY_ID
+        volume.save()
+        error = self.assertRaises(exception.InvalidVolume, self.snapshot,
+                                  volume)
+        self.assertIn('encrypted and attached', str(error))
+        self.assertEqual([], nova.asked)
+
     def test_create_snapshot_online_of_two_attachments(self):
         volume = self.attach(self.attach(self.create('thin', 'raw')))
         nova = self.nova(volume)
