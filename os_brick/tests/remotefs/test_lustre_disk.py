@@ -439,7 +439,16 @@ class DiskTest(DiskTestCase):
         self.assertEqual(1, len(servers(self.temp)))
         service.kill()
         wait_for(lambda: not servers(self.temp))
-        self.disk().close()
+        # A process that ends has no command any more, but has its files for
+        # a moment longer.
+        wait_for(self._opens)
+
+    def _opens(self):
+        try:
+            self.disk().close()
+        except lustre_disk.DiskError:
+            return False
+        return True
 
     _GREEN = """
         from eventlet import tpool
