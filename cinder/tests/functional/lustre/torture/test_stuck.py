@@ -127,6 +127,10 @@ class StuckCallTest(StuckTestCase):
                     lambda: self.clone(source, share=1, specs=RAW)), 1)
             self.assertEqual(1, self.commands())
         self.wait_until_up()
+        # The copy that was left behind is of no share alone.
+        deadline = time.monotonic() + 10
+        while self.commands() and time.monotonic() < deadline:
+            time.sleep(0.1)
         copy = self.clone(source, share=1, specs=RAW)
         self.assert_reads(copy, 3)
 
