@@ -36,49 +36,24 @@ class NoContainer(lustre_disk.DiskError):
                 "%(share)s can't be its content: %(reason)s")
 
 
-class Container(io.RawIOBase):
+class Container(lustre_disk.File):
     """The file of an encrypted image.
 
     It is opened when it is first used, and emptied when it is first written
     to: at its start, with the header of another container.
-
-    :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
-    :param share: the share, which must be mounted
-    :param image: the :class:`os_brick.remotefs.lustre_disk.Image`
     """
 
     def __init__(self, client, share, image):
-        super().__init__()
-        self._client = client
-        self._share = share
-        self._image = image
+        super().__init__(client, share, image)
         self._resident = None
         self._writing = False
         self._failed = False
         self._size = 0
-        self._position = 0
-
-    def readable(self):
-        return True
-
-    def writable(self):
-        return not self._image.read_only
-
-    def seekable(self):
-        return True
-
-    def tell(self):
-        return self._position
 
     def seek(self, offset, whence=os.SEEK_SET):
         if whence == os.SEEK_END:
             self._open()
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position,
-                 os.SEEK_END: self._end}
-        if whence not in start or start[whence] + offset < 0:
-            raise OSError(_("Invalid argument"))
-        self._position = start[whence] + offset
-        return self._position
+        return super().seek(offset, whence)
 
     def read(self, length=-1):
         """Read up to so many bytes; holes are not read from the share.
@@ -99,11 +74,6 @@ class Container(io.RawIOBase):
                                 self._position + start)
         self._position += length
         return content.getvalue()
-
-    def readinto(self, buffer):
-        content = self.read(len(buffer))
-        buffer[:len(content)] = content
-        return len(content)
 
     def write(self, data):
         """Write all of the data.

@@ -250,35 +250,25 @@ class _Server:
                          reason=reason)
 
 
-class Disk(io.RawIOBase):
-    """A virtual disk as a file.
-
-    Images are opened for reading until something is written: what is only
-    copied from is not touched.
-
-    As a file of os-brick's RBD connector it has no descriptor. Not to be used
-    by two threads at once, but by different ones in turn; it does not log,
-    which native threads must not do beside eventlet's.
+class File(io.RawIOBase):
+    """What is read of an image, as a file with a position.
 
     :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
     :param share: the share, which must be mounted
     :param image: the :class:`Image`
-    :param passphrase: of an encrypted one
-    :raises DiskError: it can't be opened, or the passphrase is wrong
     """
 
-    def __init__(self, client, share, image, passphrase=None):
+    def __init__(self, client, share, image):
         super().__init__()
         self._client = client
         self._share = share
         self._image = image
-        self._secret = passphrase and passphrase.encode()
-        self._server = None
         self._position = 0
-        self._serve(writable=False)
 
-    def __repr__(self):
-        return '<Disk of %s on %s>' % (self._image.file, self._share)
+    @property
+    def _end(self):
+        """How many bytes there are."""
+        raise NotImplementedError
 
     def readable(self):
         return True
@@ -294,18 +284,51 @@ class Disk(io.RawIOBase):
 
     def seek(self, offset, whence=os.SEEK_SET):
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position,
-                 os.SEEK_END: self._image.size}
+                 os.SEEK_END: self._end}
         if whence not in start or start[whence] + offset < 0:
             raise OSError(_("Invalid argument"))
         self._position = start[whence] + offset
         return self._position
+
+    def readinto(self, buffer):
+        content = self.read(len(buffer))
+        buffer[:len(content)] = content
+        return len(content)
+
+
+class Disk(File):
+    """A virtual disk as a file.
+
+    Images are opened for reading until something is written: what is only
+    copied from is not touched.
+
+    As a file of os-brick's RBD connector it has no descriptor. Not to be used
+    by two threads at once, but by different ones in turn; it does not log,
+    which native threads must not do beside eventlet's.
+
+    :param passphrase: of an encrypted one
+    :raises DiskError: it can't be opened, or the passphrase is wrong
+    """
+
+    def __init__(self, client, share, image, passphrase=None):
+        super().__init__(client, share, image)
+        self._secret = passphrase and passphrase.encode()
+        self._server = None
+        self._serve(writable=False)
+
+    def __repr__(self):
+        return '<Disk of %s on %s>' % (self._image.file, self._share)
+
+    @property
+    def _end(self):
+        return self._image.size
 
     def read(self, length=-1):
         """Read up to so many bytes.
 
         Holes take neither time nor memory until they are looked at.
         """
-        rest = max(0, self._image.size - self._position)
+        rest = max(0, self._end - self._position)
         if length is None or length < 0 or length > rest:
             length = rest
         # Filled in place, and handed out without another copy.
@@ -314,11 +337,6 @@ class Disk(io.RawIOBase):
             nbd.read_into(self._position, view)
         self._position += length
         return content.getvalue()
-
-    def readinto(self, buffer):
-        content = self.read(len(buffer))
-        buffer[:len(content)] = content
-        return len(content)
 
     def write(self, data):
         """Write all of the data; what is zeros takes no space."""
