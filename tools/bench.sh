@@ -40,24 +40,11 @@ fi
 # A root shell got with su may lack these.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 umask 022
+# shellcheck source=tools/packages.sh
+. "$tree/tools/packages.sh"
 
-packages="python3-venv qemu-utils sudo util-linux"
-[ -n "${LUSTRE_SHARE:-}" ] || packages="$packages xfsprogs"
-
-install_packages() {
-    local name missing=""
-    for name in $packages; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" \
-            = installed ] || missing="$missing $name"
-    done
-    [ -n "$missing" ] || return 0
-    echo "Installing$missing"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get -o DPkg::Lock::Timeout=120 -qq update
-    # shellcheck disable=SC2086 # one word for each package
-    timeout 1200 apt-get -o DPkg::Lock::Timeout=120 -qq install -y \
-        --no-install-recommends $missing >/dev/null
-}
+packages=(python3-venv qemu-utils sudo util-linux)
+[ -n "${LUSTRE_SHARE:-}" ] || packages+=(xfsprogs)
 
 make_environment() {
     local asked
@@ -82,6 +69,6 @@ for argument in "$@"; do
     esac
 done
 mkdir -p "$CINDER_LUSTRE_HOME"
-install_packages
+install_packages "${packages[@]}"
 make_environment
 exec env -C "$tree" "$venv/bin/python" -m tools.bench.main "$@"

@@ -67,72 +67,20 @@ fi
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 # uwsgi and its plugin come from Debian, so that no compiler is needed.
-packages="ca-certificates mariadb-server python3 python3-venv qemu-utils
-          rabbitmq-server sudo util-linux uwsgi-core uwsgi-plugin-python3"
+packages=(ca-certificates mariadb-server python3 python3-venv qemu-utils
+          rabbitmq-server sudo util-linux uwsgi-core uwsgi-plugin-python3)
 # A guest that boots from a volume: it is emulated, so that no processor's
 # virtualization is needed. Its kernel and busybox are not installed.
-packages="$packages mtools qemu-system-x86 syslinux"
+packages+=(mtools qemu-system-x86 syslinux)
 # The sandbox's stand-in for a Lustre client makes xfs file systems.
-[ -n "$LUSTRE_SHARE" ] || packages="$packages xfsprogs"
+[ -n "$LUSTRE_SHARE" ] || packages+=(xfsprogs)
 
-# shellcheck source=tools/no-services.sh
-. "$here/no-services.sh"
+# shellcheck source=tools/packages.sh
+. "$here/packages.sh"
 
-missing_packages() {
-    local name
-    for name in $packages; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" \
-            = installed ] || echo "$name"
-    done
-}
-
-tail_of() {
-    # What went by while apt-get worked, one line at a time on a terminal.
-    if [ -t 1 ]; then
-        while IFS= read -r line; do
-            printf '\r\033[K  %.70s' "$line"
-        done
-        printf '\r\033[K'
-    else
-        grep --line-buffered -E '^(Get:|Unpacking |Setting up |E:)' |
-            awk 'NR % 20 == 1 { print "  " $0; fflush() }'
-    fi
-}
-
-install_packages() {
-    local missing log status
-    missing=$(missing_packages | tr '\n' ' ')
-    [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null || {
-        echo "demo.sh: needs Debian, and there: $missing" >&2; exit 1; }
-    echo "Installing Debian packages: $missing"
-    log=$(mktemp)
-    trap drop_policy EXIT
-    put_policy
-    set +e
-    {
-        export DEBIAN_FRONTEND=noninteractive
-        # An earlier run may have been killed in the middle of this.
-        dpkg --configure -a &&
-            apt-get -o DPkg::Lock::Timeout=120 -qq update &&
-            timeout 1200 apt-get -o DPkg::Lock::Timeout=120 -y \
-                --no-install-recommends install $missing
-        echo "$?" >"$log.status"
-    } </dev/null 2>&1 | tee "$log" | tail_of
-    status=$(cat "$log.status")
-    set -e
-    drop_policy
-    trap - EXIT
-    if [ "$status" != 0 ]; then
-        tail -20 "$log" >&2
-        echo "demo.sh: apt-get failed" >&2
-        exit 1
-    fi
-    rm -f "$log" "$log.status"
-}
-
+# One that was killed while it installed leaves it.
 drop_policy
-[ "${1:-}" = --stop ] || install_packages
+[ "${1:-}" = --stop ] || install_packages "${packages[@]}"
 # Debian's Python, whatever else is first in PATH: the services' user must be
 # able to run it, and uwsgi's plugin is made for it.
 # -B: what Python caches would be root's, in somebody's clone. -C: Python looks

@@ -48,37 +48,18 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-# shellcheck source=tools/no-services.sh
-. "$here/no-services.sh"
+# shellcheck source=tools/packages.sh
+. "$here/packages.sh"
 
 # As tools/demo.sh has them, and what a compute host needs. Nova asks
 # cryptsetup of an encrypted volume, and makes no other use of it.
-packages="ca-certificates cryptsetup-bin libvirt-clients libvirt-daemon
+packages=(ca-certificates cryptsetup-bin libvirt-clients libvirt-daemon
           libvirt-daemon-driver-qemu mariadb-server mtools python3
           python3-libvirt python3-venv qemu-system-x86 qemu-utils
           rabbitmq-server sudo syslinux util-linux uwsgi-core
-          uwsgi-plugin-python3"
-[ -n "${LUSTRE_SHARE:-}" ] || packages="$packages xfsprogs"
+          uwsgi-plugin-python3)
+[ -n "${LUSTRE_SHARE:-}" ] || packages+=(xfsprogs)
 
-install_packages() {
-    local name missing=""
-    for name in $packages; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" \
-            = installed ] || missing="$missing $name"
-    done
-    [ -n "$missing" ] || return 0
-    echo "Installing$missing"
-    export DEBIAN_FRONTEND=noninteractive
-    trap drop_policy EXIT
-    put_policy
-    apt-get -o DPkg::Lock::Timeout=120 -qq update
-    # shellcheck disable=SC2086 # one word for each package
-    timeout 1200 apt-get -o DPkg::Lock::Timeout=120 -qq install -y \
-        --no-install-recommends $missing >/dev/null
-    drop_policy
-    trap - EXIT
-}
-
-[ "${1:-}" = --stop ] || install_packages
+[ "${1:-}" = --stop ] || install_packages "${packages[@]}"
 exec env PYTHONPATH="$(dirname "$here")" /usr/bin/python3 -B \
     -m tools.nova_stack.bootstrap "$@"

@@ -76,24 +76,12 @@ die() {
     exit 1
 }
 
-# shellcheck source=tools/no-services.sh
-. "$tree/tools/no-services.sh"
-
-apt_install() {
-    say "Installing $*"
-    export DEBIAN_FRONTEND=noninteractive
-    trap drop_policy EXIT
-    put_policy
-    apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@"
-    local rc=$?
-    drop_policy
-    trap - EXIT
-    return "$rc"
-}
+# shellcheck source=tools/packages.sh
+. "$tree/tools/packages.sh"
 
 set_up() {
     "$python" -c 'import ensurepip' 2>/dev/null ||
-        apt_install python3-venv || return
+        install_packages python3-venv || return
     # tox would make its directory readable by root alone.
     mkdir -p "$home/tox" && chmod 755 "$home/tox" || return
 
@@ -112,7 +100,7 @@ set_up() {
     # bindep exits with 1 when packages are missing, and then lists them.
     if ! missing=$(bindep --brief --file "$tree/bindep.txt" test doc); then
         # shellcheck disable=SC2086 # one word for each package
-        apt_install $missing || return
+        install_packages $missing || return
     fi
 }
 
