@@ -211,7 +211,11 @@ class _RegularFile:
     def sync(self):
         os.fsync(self._fd)
 
-    def fill_up(self, size):
+    def fill_up(self, end, size, is_clear):
+        """Give it a size, zeros from the end of what was written on.
+
+        Whoever opened it has truncated it.
+        """
         if self._size() < size:
             os.ftruncate(self._fd, size)
 
@@ -252,9 +256,19 @@ class _FileLike:
         if fd is not None:
             os.fsync(fd)
 
-    def fill_up(self, size):
-        end = self._file.seek(0, os.SEEK_END)
-        if end is not None and end < size:
+    def fill_up(self, end, size, is_clear):
+        """Give it a size; zeros from the end of what was written on.
+
+        As if it had been truncated, where that costs little: a disk of our
+        connector. With other drivers' volumes, of which Cinder's own restore
+        leaves the rest as it is, it would be a write to all of them.
+        """
+        if hasattr(self._file, 'zero'):
+            if not is_clear:
+                self._file.zero(end, max(0, size - end))
+            return
+        found = self._file.seek(0, os.SEEK_END)
+        if found is not None and found < size:
             self._file.truncate(size)
 
 
@@ -518,6 +532,7 @@ class Target:
         self._file = _opened(volume_file)
         self._threads = threads
         self._position = 0
+        self._end = 0
         self._syncing = None
         self.is_clear = False
 
@@ -529,6 +544,7 @@ class Target:
         for piece in self._threads.ahead(stored.pieces()):
             native(self._put)(piece)
             self._position += len(piece)
+        self._end = max(self._end, self._position)
 
     def _put(self, piece):
         for start in range(0, len(piece), _STEP):
@@ -557,5 +573,5 @@ class Target:
     def finish(self, size):
         """Give a file its full size in bytes, and make all of it durable."""
         self._wait()
-        native(self._file.fill_up)(size)
+        native(self._file.fill_up)(self._end, size, self.is_clear)
         native(self._file.sync)()

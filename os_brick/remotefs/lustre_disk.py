@@ -340,15 +340,17 @@ class Disk(File):
 
     def write(self, data):
         """Write all of the data; what is zeros takes no space."""
-        if not self.writable():
-            raise io.UnsupportedOperation(_("it was opened to be read"))
-        if self._server and not self._server.writable:
-            self._server.end()
-            self._serve(writable=True)
+        self._make_writable()
         with memoryview(data).cast('B') as view, self._connection() as nbd:
             nbd.write(self._position, view)
             self._position += len(view)
             return len(view)
+
+    def zero(self, offset, length):
+        """Make a part read as zeros, however large it is."""
+        self._make_writable()
+        with self._connection() as nbd:
+            nbd.zero(offset, length, self._image.thin)
 
     def flush(self):
         """Wait until what was written is durable."""
@@ -369,6 +371,13 @@ class Disk(File):
                 server.end()
         finally:
             super().close()
+
+    def _make_writable(self):
+        if not self.writable():
+            raise io.UnsupportedOperation(_("it was opened to be read"))
+        if self._server and not self._server.writable:
+            self._server.end()
+            self._serve(writable=True)
 
     def _serve(self, writable):
         self._server = _Server(self._client, self._share, self._image,

@@ -29,9 +29,10 @@ Options
     ``INFO`` of type EXPORT before its ACK tells the size. No block size is
     asked for, so the server takes requests of any alignment, up to 32 MiB.
 Requests
-    Magic number, flags, command (READ, WRITE, DISC or FLUSH), cookie, offset,
-    length; what is written follows. Sixteen at most are under way at once,
-    which is what qemu-nbd works on at a time.
+    Magic number, flags, command (READ, WRITE, DISC, FLUSH or WRITE_ZEROES),
+    cookie, offset, length; what is written follows. A flag keeps the space of
+    what becomes zeros. Sixteen at most are under way at once, which is what
+    qemu-nbd works on at a time.
 Replies
     In any order. A read is answered by chunks: magic number, flags, type,
     cookie, length, payload; a flag marks the last. Each tells what is read at
@@ -69,6 +70,10 @@ _CMD_READ = 0
 _CMD_WRITE = 1
 _CMD_DISC = 2
 _CMD_FLUSH = 3
+_CMD_WRITE_ZEROES = 6
+
+# The zeros must take the space of other data.
+_FLAG_NO_HOLE = 1 << 1
 
 _LAST_CHUNK = 1 << 0
 _CHUNK_NONE = 0
@@ -96,6 +101,8 @@ _MOST_REQUESTS = 16
 # the less the larger it is, up to here.
 _LARGEST_WRITE = 1 << 20
 _LARGEST_READ = 4 << 20
+# Nothing of it is sent, but it must be done within the limit of one wait.
+_LARGEST_ZERO = 1 << 30
 
 # Of what is no content: names, texts.
 _LONGEST_TEXT = 64 << 10
@@ -171,6 +178,17 @@ class Client:
             self._channel.sendall(data[start:end])
         self._receive_all()
 
+    def zero(self, offset, length, thin):
+        """Make a part read as zeros, which are not sent.
+
+        :param thin: whether it may give its space back
+        :raises RequestFailed: the server could not do it
+        """
+        for start, end in self._parts(offset, length, _LARGEST_ZERO):
+            self._send(_CMD_WRITE_ZEROES, offset + start, end - start,
+                       _Request(), 0 if thin else _FLAG_NO_HOLE)
+        self._receive_all()
+
     def flush(self):
         """Wait until all that was written is durable.
 
@@ -243,7 +261,7 @@ class Client:
             yield start, end
             start = end
 
-    def _send(self, command, offset, length, request):
+    def _send(self, command, offset, length, request, flags=0):
         """Send a request as soon as there is room for one.
 
         Neither side waits for the other to take what it sends: the replies to
@@ -253,7 +271,7 @@ class Client:
             self._receive_reply()
         cookie = next(self._cookies)
         self._requests[cookie] = request
-        self._channel.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, command,
+        self._channel.sendall(_REQUEST.pack(_REQUEST_MAGIC, flags, command,
                                             cookie, offset, length))
 
     # Replies

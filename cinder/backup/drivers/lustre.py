@@ -179,7 +179,8 @@ class LustreBackupDriver(posix.PosixBackupDriver):
 
         cinder-backup has opened the volume's file so that it was truncated,
         and zeros at the end of a backup aren't written: a file gets its full
-        size back.
+        size back. What lies beyond the end of a smaller backup reads as zeros
+        then, and on a disk of our connector as well.
         """
         self._check_share()
         volume = objects.Volume.get_by_id(self.context, volume_id)

@@ -218,7 +218,8 @@ class DiskTest(DiskTestCase):
         disk.seek(SIZE)
         self.assertRaises(OSError, disk.write, b'x')
         disk.close()
-        for operation in disk.read, disk.flush, lambda: disk.write(b'x'):
+        for operation in (disk.read, disk.flush, lambda: disk.write(b'x'),
+                          lambda: disk.zero(0, 1)):
             self.assertRaises(ValueError, operation)
 
     def test_writes_of_other_types(self):
@@ -281,12 +282,33 @@ class DiskTest(DiskTestCase):
             disk.write(bytes(8 * MIB))
         self.assertLess(self.allocated(), full - 7 * MIB)
 
+    def test_zero_a_large_part(self):
+        # Writing as many zeros would take longer than a test may.
+        size = 32 << 30
+        self.make(size=size)
+        with self.disk(size=size) as disk:
+            disk.write(b'x' * 8 * MIB)
+            disk.zero(MIB, size - MIB)
+            disk.seek(0)
+            self.assertEqual(b'x' * MIB + bytes(MIB), disk.read(2 * MIB))
+            self.assertEqual(2 * MIB, disk.tell())
+        self.assertLess(self.allocated(), 16 * MIB)
+
+    def test_zero_what_is_below(self):
+        with open(self.path('base'), 'wb') as f:
+            f.write(b'x' * SIZE)
+        self.make(backing=('base', 'raw'))
+        with self.disk(('image', 'qcow2'), ('base', 'raw')) as disk:
+            disk.zero(1, SIZE - 1)
+            self.assertEqual(b'x' + bytes(SIZE - 1), disk.read())
+
     def test_zeros_of_a_thick_image_keep_its_space(self):
         self.make(options=('-o', 'preallocation=falloc'))
         with self.disk(thin=False) as disk:
             disk.write(b'x' * 8 * MIB)
             disk.seek(0)
             disk.write(bytes(8 * MIB))
+            disk.zero(0, SIZE)
         self.assertGreaterEqual(self.allocated(), SIZE)
 
     @ddt.data(

@@ -115,11 +115,15 @@ class QemuNbdTest(NbdTestCase):
             offset = generator.randrange(size)
             length = min(size - offset, generator.choice(
                 (0, 1, 511, 4096, MIB, MIB + 1, 20 * MIB)))
-            if generator.random() < 0.5:
+            what = generator.choice(('read', 'write', 'zero'))
+            if what == 'write':
                 content = (bytes(length) if generator.random() < 0.3
                            else generator.randbytes(length))
                 client.write(offset, memoryview(content))
                 model[offset:offset + length] = content
+            elif what == 'zero':
+                client.zero(offset, length, generator.random() < 0.5)
+                model[offset:offset + length] = bytes(length)
             else:
                 self.assertEqual(model[offset:offset + length],
                                  self.read(client, offset, length))
@@ -137,6 +141,8 @@ class QemuNbdTest(NbdTestCase):
         client = self.serve('raw', 100 * MIB, '--read-only')
         self.assertRaises(lustre_nbd.RequestFailed, client.write, 0,
                           memoryview(bytes(50 * MIB)))
+        self.assertRaises(lustre_nbd.RequestFailed, client.zero, 0, 50 * MIB,
+                          True)
         self.assertEqual(bytes(MIB), self.read(client, 0, MIB))
 
     def test_nothing_of_a_hole_is_sent(self):
@@ -191,10 +197,14 @@ class ScriptedTest(NbdTestCase):
 
     def test_what_is_said(self):
         client = self.client(HANDSHAKE + hole(0, 100) + simple_reply(
-            0, cookie=2) + simple_reply(0, cookie=3))
+            0, cookie=2) + simple_reply(0, cookie=3) + simple_reply(
+            0, cookie=4) + simple_reply(0, cookie=5) + simple_reply(
+            0, cookie=6))
         self.assertEqual(SIZE, client.size)
         self.read(client, 0, 100)
         client.write(5, memoryview(b'abc'))
+        client.zero((1 << 30) - 2, 3, True)
+        client.zero(1, 2, False)
         client.flush()
         client.disconnect()
         client._channel.shutdown(socket.SHUT_WR)
@@ -205,7 +215,10 @@ class ScriptedTest(NbdTestCase):
             struct.pack('>8sII4sH', b'IHAVEOPT', 7, 6, bytes(4), 0),
             request.pack(0x25609513, 0, 0, 1, 0, 100),
             request.pack(0x25609513, 0, 1, 2, 5, 3), b'abc',
-            request.pack(0x25609513, 0, 3, 3, 0, 0),
+            request.pack(0x25609513, 0, 6, 3, (1 << 30) - 2, 2),
+            request.pack(0x25609513, 0, 6, 4, 1 << 30, 1),
+            request.pack(0x25609513, 2, 6, 5, 1, 2),
+            request.pack(0x25609513, 0, 3, 6, 0, 0),
             request.pack(0x25609513, 0, 2, 0, 0, 0)))
         self.assertEqual(expected, self.server.hear())
 

@@ -174,6 +174,22 @@ class BackupTest(copying.BackupTestCase):
         self.assertEqual(2 * GIB, self.content(target)[0])
         self.assert_reads(target, 3, CHUNK)
 
+    @ddt.data('raw', 'qcow2', 'chain')
+    def test_restore_over_a_larger_volume(self, kind):
+        """Nothing of what it held stays, whatever its image is."""
+        source = self.make('qcow2')
+        self.fill(source)
+        backup = self.back_up(source)
+        target = self.make(kind)
+        self.extend(target, 3)
+        self.write(target, 5, GIB - 4096, 3 * MIB)
+        self.write(target, 6, 3 * GIB - MIB)
+        self.restore(backup, target, False)
+        expected = self.create(3, status='available')
+        self.fill(expected)
+        self.assertEqual(self.content(expected), self.content(target))
+        self.check(target)
+
     def test_a_service_without_the_connector(self):
         volume = self.make('qcow2')
         before = self.content(volume)
