@@ -26,8 +26,9 @@
 # with the newest release only.
 #
 # The last line says how many tests passed, failed and were skipped; a style
-# check or a documentation build that fails counts as a failed test. With
-# LUSTRE_SHARE set the functional tests use that share instead of the sandbox.
+# check or a documentation build that fails counts as a failed test. Before it
+# stands what failed, and why. With LUSTRE_SHARE set the functional tests use
+# that share instead of the sandbox.
 #
 # Everything it makes is in CINDER_LUSTRE_HOME (default /opt/cinder-lustre),
 # nothing in the tree: the services that the functional tests start run as a
@@ -127,6 +128,7 @@ run_stestr() {
 
 passed=0 failed=0 skipped=0
 table=
+failures=$home/results/failures
 
 # Run a tox environment that runs stestr, and add up what became of its tests.
 # Further arguments tell which tests.
@@ -140,20 +142,31 @@ run_tests() {
     if run_stestr "$environment" "$results" list "$@" >"$results/list"; then
         counts=$(run_stestr "$environment" "$results" last --subunit |
             "$home/tox/$environment/bin/python" tools/count-tests \
-                "$results/list")
+                "$results/list" "$failures")
     fi
-    [ -n "$counts" ] || counts="0 1 0"
+    [ -n "$counts" ] || { counts="0 0 0" rc=1; }
     local p f s
     read -r p f s <<<"$counts"
     # stestr may fail for a reason that no test shows.
-    [ "$rc" = 0 ] || [ "$f" != 0 ] || f=1
+    if [ "$rc" != 0 ] && [ "$f" = 0 ]; then
+        f=1
+        printf 'FAILED\n%s, with no test that did\n\n' "$step" >>"$failures"
+    fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     table+=$(printf '%-20s %4d passed, %d failed, %d skipped' \
                     "$step" "$p" "$f" "$s")$'\n'
 }
 
+# Run a tox environment that has no tests: it counts if it fails.
+run_check() {
+    run_tox "$1" && return
+    failed=$((failed + 1))
+    printf 'FAILED\n%s (see above)\n\n' "$1" >>"$failures"
+}
+
 cd "$tree" || exit
 start=$SECONDS
+mkdir -p "$home/results" && : >"$failures" || exit
 set_up || die "The tests could not be set up."
 for step in "${steps[@]}"; do
     say "$step"
@@ -163,12 +176,13 @@ for step in "${steps[@]}"; do
         unit*) run_tests "$step" "${step/unit/py3}" ;;
         functional* | torture*) run_tests "$step" "$step" ;;
         model) run_tests model torture test_model.ModelTest ;;
-        *) run_tox "$step" || failed=$((failed + 1)) ;;
+        *) run_check "$step" ;;
     esac
     echo "$step took $((SECONDS - began)) s"
 done
 
 say "All took $((SECONDS - start)) s"
+cat "$failures"
 printf '%s' "$table"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
