@@ -163,4 +163,6 @@ def _fill_to_the_brim(ballast):
 
 def _empty(root):
     for ballast in glob.glob(os.path.join(root, _BALLAST + '*')):
+        # One that was killed while it filled may have it open still.
+        os.truncate(ballast, 0)
         os.unlink(ballast)
