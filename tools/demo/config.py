@@ -79,6 +79,10 @@ class Layout:
     def mariadb_socket(self):
         return self.lib / 'mariadb' / 'socket'
 
+    @property
+    def mariadb_tmp(self):
+        return self.lib / 'mariadb-tmp'
+
     def make(self, service, rabbitmq, mysql):
         """Make the directories, for the service user where it writes."""
         for path in (self.state, self.etc, self.run, self.log,
@@ -96,7 +100,8 @@ class Layout:
                 (service, self.backup_mounts),
                 (rabbitmq, self.lib / 'rabbitmq'),
                 (rabbitmq, self.log / 'rabbitmq'),
-                (mysql, self.lib / 'mariadb')):
+                (mysql, self.lib / 'mariadb'),
+                (mysql, self.mariadb_tmp)):
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, owner.pw_uid, owner.pw_gid)
 

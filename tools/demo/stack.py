@@ -173,7 +173,10 @@ class Stack:
         """
         user = pwd.getpwnam('mysql')
         data = self.layout.lib / 'mariadb'
-        env = self.environment(HOME=str(data))
+        # One of its own: a server that starts removes all temporary tables
+        # there, those of others as well.
+        env = self.environment(HOME=str(data),
+                               TMPDIR=str(self.layout.mariadb_tmp))
         procs.run('mariadb-install-db', '--no-defaults', '--skip-test-db',
                   '--datadir=%s' % data, user=user, env=env, limit=120)
         self.spawn('mariadb', [
