@@ -17,6 +17,7 @@ name: ``compute_driver = lustre.LibvirtDriver``.
 """
 
 from nova.virt.libvirt import driver
+from nova.virt.libvirt import guest as libvirt_guest
 
 PROTOCOL = 'lustre'
 
@@ -28,9 +29,57 @@ driver.VOLUME_DRIVERS[PROTOCOL] = (
     'nova.virt.libvirt.volume.lustre.LibvirtLustreVolumeDriver')
 
 
+# Ways of QEMU to open an image that leave nothing of it in the host's cache.
+_CACHELESS = {'none', 'directsync'}
+
+
+class _GuestOfShares(libvirt_guest.Guest):
+    """A guest that is migrated though libvirt doesn't know its file system.
+
+    libvirt has a list of the shared file systems that it knows
+    (virFileIsSharedFSType). Lustre is none of them, so libvirt refuses a live
+    migration as unsafe, unless it is told not to ask. It would ask two things:
+    whether images are shared, and whether no host caches them. We know the
+    first from Cinder, and see to the second.
+
+    :param volumes: the ids of volumes on Lustre
+    """
+
+    def __init__(self, domain, volumes):
+        super().__init__(domain)
+        self._volumes = volumes
+
+    def migrate(self, destination, flags=0, **kwargs):
+        if all(map(self._is_safe, self.get_all_disks())):
+            flags |= driver.libvirt.VIR_MIGRATE_UNSAFE
+        super().migrate(destination, flags=flags, **kwargs)
+
+    def _is_safe(self, disk):
+        """Whether nothing but the type of file system speaks against it."""
+        if disk.source_path is None or disk.readonly:
+            return True
+        return (disk.serial in self._volumes
+                and disk.driver_cache in _CACHELESS)
+
+
 class LibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver, which also attaches volumes of type lustre."""
 
     def get_volume_connector(self, instance):
         """Tell Cinder what this host is, and that it takes type lustre."""
         return dict(super().get_volume_connector(instance), **{MARK: True})
+
+    def _live_migration_operation(self, context, instance, dest,
+                                  block_migration, migrate_data, guest,
+                                  device_names):
+        """Migrate a guest whose disks are all on Lustre.
+
+        All others are left to Nova, and to what libvirt thinks of them.
+        """
+        volumes = {bdm.serial for bdm in migrate_data.bdms
+                   if bdm.connection_info['driver_volume_type'] == PROTOCOL}
+        if volumes:
+            guest = _GuestOfShares(guest._domain, volumes)
+        super()._live_migration_operation(
+            context, instance, dest, block_migration, migrate_data, guest,
+            device_names)

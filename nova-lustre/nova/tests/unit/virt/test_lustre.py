@@ -12,10 +12,15 @@
 
 from unittest import mock
 
+import fixtures
+
+from nova.objects import migrate_data
 from nova import test
 from nova.tests import fixtures as nova_fixtures
 from nova.virt import driver as virt_driver
 from nova.virt import fake
+from nova.virt.libvirt import driver
+from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt.volume import lustre as volume_driver
 from nova.virt.libvirt.volume import nfs
 from nova.virt import lustre
@@ -23,12 +28,30 @@ from nova.virt import lustre
 ENCRYPTION = {'provider': 'luks', 'encryption_key_id': 'key', 'key_size': 256,
               'cipher': 'aes-xts-plain64', 'control_location': 'front-end'}
 
+DISK = """
+<disk type='file' device='disk'>
+  <driver name='qemu' type='raw' cache='%s' io='native'/>
+  <source file='/var/lib/nova/mnt/0f3c/volume'/>
+  <target dev='vda' bus='virtio'/>
+  <serial>%s</serial>
+</disk>"""
+EMPTY_DRIVE = """
+<disk type='file' device='cdrom'>
+  <target dev='sda' bus='sata'/>
+  <readonly/>
+</disk>"""
+
+# libvirt's; Nova's stand-in for it has none.
+UNSAFE = 512
+
 
 class LibvirtDriverTestCase(test.NoDBTestCase):
 
     def setUp(self):
         super().setUp()
         self.useFixture(nova_fixtures.LibvirtFixture())
+        self.useFixture(fixtures.MockPatchObject(
+            driver.libvirt, 'VIR_MIGRATE_UNSAFE', UNSAFE, create=True))
         # As nova-compute does with compute_driver.
         self.driver = virt_driver.load_compute_driver(
             fake.FakeVirtAPI(), 'lustre.LibvirtDriver')
@@ -56,6 +79,51 @@ class LibvirtDriverTestCase(test.NoDBTestCase):
         mock_properties.return_value = {'host': 'compute'}
         self.assertEqual({'host': 'compute', 'lustre_connector': True},
                          self.driver.get_volume_connector(mock.sentinel.any))
+
+    def migrate(self, *disks, driver_volume_type='lustre'):
+        """Migrate a guest; returns the flags that libvirt is given.
+
+        :param disks: XML of each, of volumes with serials
+        """
+        domain = mock.Mock()
+        domain.XMLDesc.return_value = (
+            '<domain><devices>%s</devices></domain>' % ''.join(disks))
+        data = migrate_data.LibvirtLiveMigrateData(
+            block_migration=False, serial_listen_addr='127.0.0.1',
+            bdms=[migrate_data.LibvirtLiveMigrateBDMInfo(
+                serial=serial, connection_info={
+                    'driver_volume_type': driver_volume_type, 'data': {}})
+                  for serial in ('volume-1', 'volume-2')])
+        with mock.patch('nova.virt.libvirt.migration.get_updated_guest_xml'):
+            self.driver._live_migration_operation(
+                mock.sentinel.context, mock.Mock(vm_state='active'), 'dest',
+                False, data, libvirt_guest.Guest(domain), [])
+        domain.migrateToURI3.assert_called_once()
+        return domain.migrateToURI3.call_args.kwargs['flags']
+
+    def expect_unsafe(self, expected, *disks, **kwargs):
+        """Whether libvirt is told not to look at the disks itself."""
+        flags = self.migrate(*disks, **kwargs)
+        self.assertEqual(self.driver._live_migration_flags,
+                         flags & ~UNSAFE)
+        self.assertIs(expected, bool(flags & UNSAFE))
+
+    def test_live_migration_of_volumes_on_lustre(self):
+        self.expect_unsafe(True, DISK % ('none', 'volume-1'))
+        self.expect_unsafe(True, DISK % ('none', 'volume-1'),
+                           DISK % ('directsync', 'volume-2'))
+        self.expect_unsafe(True, DISK % ('none', 'volume-1'), EMPTY_DRIVE)
+
+    def test_live_migration_of_what_a_host_caches(self):
+        self.expect_unsafe(False, DISK % ('writeback', 'volume-1'))
+        self.expect_unsafe(False, DISK % ('none', 'volume-1'),
+                           DISK % ('default', 'volume-2'))
+
+    def test_live_migration_of_other_disks(self):
+        self.expect_unsafe(False, DISK % ('none', 'volume-1'),
+                           DISK % ('none', 'another'))
+        self.expect_unsafe(False, DISK % ('none', 'volume-1'),
+                           driver_volume_type='nfs')
 
     def connect_encrypted(self, driver_volume_type):
         """Connect a volume; returns whether Nova would format its file."""
