@@ -22,7 +22,7 @@ usage() {
 Usage: tools/nova.sh [--keep | --stop]
 
 Installs what it needs (Debian 12; root or sudo), starts RabbitMQ, MariaDB,
-Keystone, Glance, Placement, Cinder and Nova with two compute hosts, boots
+Keystone, Glance, Placement, Cinder and Nova with three compute hosts, boots
 servers from volumes, tries what can be done with them, and removes it all.
 
   --keep   leave it running afterwards

@@ -13,7 +13,14 @@
 """Make the demo's Python environment and its guest, then run the demo.
 
 Runs with the system's Python and nothing but its standard library. Nothing
-is installed again unless what is asked for has changed.
+is installed again unless what is asked for has changed. The stack with Nova
+begins in the same way (:func:`launch`).
+
+Only one of them, and only one of each, is up at a time: the services' user,
+what sudo allows it, and the names of the sandbox's file systems are the
+machine's. A lock tells whether one is at work; the file that is locked says
+which one, and goes on saying so while its services are there without it,
+because they were to be kept or because it was killed.
 """
 
 import fcntl
@@ -33,14 +40,14 @@ from tools.demo import procs
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 GUEST = HERE.parent / 'guest'
-LOCK = '/run/cinder-lustre-demo.lock'
+LOCK = '/run/cinder-lustre-stack.lock'
 # What the driver's wheel is not made of. A change there installs nothing.
 NOT_IN_WHEEL = {'build', 'dist', 'doc', 'nova-lustre', 'releasenotes',
                 'sandbox', 'tools'}
 
 
-def fail(message):
-    sys.exit('demo.sh: ' + message)
+class Failed(Exception):
+    """What is told to the user before we end."""
 
 
 class Progress:
@@ -85,7 +92,7 @@ def follow(child, log, progress, limit):
         position = log.tell()
         progress.update(last)
         if time.monotonic() > until:
-            fail('%s: not done after %d s' % (progress.title, limit))
+            raise Failed('%s: not done after %d s' % (progress.title, limit))
 
 
 def run_with_progress(title, command, home, limit):
@@ -107,7 +114,7 @@ def run_with_progress(title, command, home, limit):
         output = log.read().splitlines()
     if child.returncode:
         print('\n'.join(output[-30:]), file=sys.stderr)
-        fail('%s: exit %d' % (title, child.returncode))
+        raise Failed('%s: exit %d' % (title, child.returncode))
     progress.done()
 
 
@@ -115,49 +122,61 @@ def check_home(home):
     """Refuse a directory that the services could not live in."""
     # It is written into sudoers and into command lines.
     if not re.fullmatch(r'(/[A-Za-z0-9_.-]+)+', str(home)):
-        fail('CINDER_LUSTRE_HOME=%s: wanted an absolute path of letters, '
-             'digits, "_", "." and "-"' % home)
+        raise Failed('CINDER_LUSTRE_HOME=%s: wanted an absolute path of '
+                     'letters, digits, "_", "." and "-"' % home)
     home.mkdir(parents=True, exist_ok=True)
     for directory in [home, *home.parents]:
         if not directory.stat().st_mode & 0o001:
-            fail('CINDER_LUSTRE_HOME=%s: the service user cannot pass through '
-                 '%s (mode %o)' % (home, directory,
-                                   directory.stat().st_mode & 0o7777))
+            raise Failed('CINDER_LUSTRE_HOME=%s: the service user cannot pass '
+                         'through %s (mode %o)' % (
+                             home, directory,
+                             directory.stat().st_mode & 0o7777))
 
 
-def take_lock(stop, path=LOCK):
-    """Be the only demo on this machine, until main.py ends.
+def take_lock(script, base, stop):
+    """Be the only stack on this machine, until main.py ends.
 
-    Not one in each directory: the sudoers file and the names of the
-    sandbox's file systems are the machine's.
+    :param script: the name of our script
+    :param base: what CINDER_LUSTRE_HOME is
+    :param stop: end the run that has the lock, if it is one of ours
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode().strip()
-        if not stop or not holder.isdigit():
-            fail('a demo is running (process %s); wait for it, or end it with '
-                 'tools/demo.sh --stop' % holder)
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    held = not try_lock(lock)
+    holder, *owner = os.pread(lock, 4096, 0).decode().split() or [None]
+    if owner and owner != [script, str(base)]:
+        raise Failed(
+            'services of tools/%s are up. They are in each other\'s way: end '
+            'them with\n    CINDER_LUSTRE_HOME=%s tools/%s --stop' % (
+                owner[0], owner[1], owner[0]))
+    if held:
+        if not stop or not owner:
+            raise Failed('it is running (process %s); wait for it, or end it '
+                         'with tools/%s --stop' % (holder, script))
         wait_for_holder(lock, int(holder))
     os.ftruncate(lock, 0)
-    os.pwrite(lock, b'%d\n' % os.getpid(), 0)
+    os.pwrite(lock, ('%d %s %s\n' % (os.getpid(), script, base)).encode(), 0)
     # Kept over the exec of main.py, which has the same process id.
     os.set_inheritable(lock, True)
     return lock
 
 
+def try_lock(lock):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def wait_for_holder(lock, holder):
-    """Ask the running demo to stop, and wait until it has."""
-    print('Stopping the demo that runs as process %d' % holder, flush=True)
+    """Ask the run that has the lock to stop, and wait until it has."""
+    print('Stopping what runs as process %d' % holder, flush=True)
     os.kill(holder, signal.SIGTERM)
     for _ in range(600):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(lock):
             return
-        except BlockingIOError:
-            time.sleep(0.1)
-    fail('process %d did not end' % holder)
+        time.sleep(0.1)
+    raise Failed('process %d did not end' % holder)
 
 
 def digest(paths, root):
@@ -248,34 +267,50 @@ def make_guest(home):
     stamp.write_text(wanted)
 
 
-def main():
-    home = pathlib.Path(os.environ.get('CINDER_LUSTRE_HOME')
+def launch(script, module, directory, prepare):
+    """Make what is missing, and go on as another module.
+
+    :param script: the name of our script
+    :param directory: to live in, below CINDER_LUSTRE_HOME
+    :param prepare: called with it; returns a virtual environment
+    """
+    try:
+        _launch(script, module, directory, prepare)
+    except Failed as exc:
+        sys.exit('%s: %s' % (script, exc))
+    except KeyboardInterrupt:
+        sys.exit('%s: stopped' % script)
+
+
+def _launch(script, module, directory, prepare):
+    base = pathlib.Path(os.environ.get('CINDER_LUSTRE_HOME')
                         or '/opt/cinder-lustre')
+    home = base / directory
     stop = '--stop' in sys.argv[1:]
     if sys.version_info < (3, 11):
-        fail('needs Python 3.11 or later')
+        raise Failed('needs Python 3.11 or later')
     check_home(home)
     os.chdir(home)
     # So that what a long command holds is given up when we are told to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('demo.sh: stopped'))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(script + ': stopped'))
     os.umask(0o022)
-    lock = take_lock(stop)
+    lock = take_lock(script, base, stop)
     # An installer that outlived a killed run would still be writing there.
     procs.end(procs.leftovers(home))
     # Stopping needs nothing that would have to be installed first.
-    python = sys.executable
-    if not stop:
-        venv = make_environment(home)
-        install_driver(home, venv)
-        make_guest(home)
-        python = str(venv / 'bin/python')
+    python = sys.executable if stop else str(prepare(home) / 'bin/python')
     os.environ['CINDER_LUSTRE_HOME'] = str(home)
-    os.execv(python, [python, '-B', '-m', 'tools.demo.main',
-                      '--lock-fd', str(lock), *sys.argv[1:]])
+    os.execv(python, [python, '-B', '-m', module, '--lock-fd', str(lock),
+                      *sys.argv[1:]])
+
+
+def prepare(home):
+    """Make the environment and the guest of the demo."""
+    venv = make_environment(home)
+    install_driver(home, venv)
+    make_guest(home)
+    return venv
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail('stopped')
+    launch('demo.sh', 'tools.demo.main', '', prepare)

@@ -76,9 +76,19 @@ def parse(arguments):
 
 
 def main():
-    arguments = parse(sys.argv[1:])
     layout = config.Layout(os.environ['CINDER_LUSTRE_HOME'])
-    shares = share.choose(layout)
+    return deploy(layout, share.choose(layout), run, how_to_use)
+
+
+def deploy(layout, shares, run, how_to_use):
+    """Bring services up, run the steps, take all down; returns the exit code.
+
+    :param run: called with the layout, the shares and a report; returns how
+        the steps went
+    :param how_to_use: called with the layout; returns what to tell of
+        services that are kept
+    """
+    arguments = parse(sys.argv[1:])
     out = report.Report()
     if arguments.lock_fd is not None:
         # Nothing that we start shall hold it after us.
@@ -86,11 +96,11 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, stop)
     if arguments.stop:
-        return take_down(layout, shares, out)
+        return take_down(layout, shares, arguments.lock_fd, out)
     started = time.monotonic()
     if stack.remains(layout):
         out.say('Removing what an earlier run left.')
-        if take_down(layout, shares, out):
+        if take_down(layout, shares, None, out):
             return 1
     shutil.rmtree(layout.log, ignore_errors=True)
     outcomes = None
@@ -105,7 +115,7 @@ def main():
             show_log(layout.log / (exc.name + '.log'), out)
     finally:
         if outcomes is None or not arguments.keep:
-            failed = take_down(layout, shares, out)
+            failed = take_down(layout, shares, arguments.lock_fd, out)
     if outcomes is None:
         return 1
     if arguments.keep:
@@ -232,8 +242,12 @@ def show_log(path, out):
         out.details('\n'.join(lines))
 
 
-def take_down(layout, shares, out):
-    """Remove everything but the logs; 0 if nothing stayed."""
+def take_down(layout, shares, lock, out):
+    """Remove everything but the logs; 0 if nothing stayed.
+
+    :param lock: the lock's file, which says that we are there, if it may stop
+        saying so
+    """
     # Half a removal would be worse than being late.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -242,6 +256,8 @@ def take_down(layout, shares, out):
     for problem in problems:
         out.say('FAILED: could not remove everything: %s' % problem,
                 'bold red')
+    if lock is not None and not problems:
+        os.ftruncate(lock, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
@@ -262,23 +278,29 @@ def write_openrc(layout, services):
         '']))
 
 
-def how_to_use(layout):
-    return '''
+HOW_TO_USE = '''
 It is left running. To play with it:
 
     . {state}/openrc
-    cinder get-pools
-    cinder type-create thin-raw
-    cinder type-key thin-raw set provisioning:type=thin lustre:format=raw
-    cinder create 1 --name first --volume-type thin-raw
-    cinder list
-    ls -l {mounts}/*
+    {examples}
 
 Configuration: {etc}; logs: {log}. To end it:
 
     CINDER_LUSTRE_HOME={home} {script} --stop
-'''.format(home=layout.home, state=layout.state, mounts=layout.volume_mounts,
-           etc=layout.etc, log=layout.log, script=REPOSITORY / 'tools/demo.sh')
+'''
+
+
+def how_to_use(layout):
+    return HOW_TO_USE.format(
+        state=layout.state, etc=layout.etc, log=layout.log, home=layout.home,
+        script=REPOSITORY / 'tools/demo.sh', examples='\n    '.join([
+            'cinder get-pools',
+            'cinder type-create thin-raw',
+            'cinder type-key thin-raw set provisioning:type=thin '
+            'lustre:format=raw',
+            'cinder create 1 --name first --volume-type thin-raw',
+            'cinder list',
+            'ls -l %s/*' % layout.volume_mounts]))
 
 
 if __name__ == '__main__':

@@ -65,11 +65,14 @@ class Stack:
         """Everything that is there before the first service starts."""
         self.user = service_user()
         others = pwd.getpwnam('rabbitmq'), pwd.getpwnam('mysql')
-        self.ports = config.Ports()
         self.layout.make(self.user, *others)
-        config.write_all(self.layout, self.ports, self.shares, self.user,
-                         *others)
+        self.write_configuration(*others)
         procs.run('visudo', '-cqf', self.layout.sudoers)
+
+    def write_configuration(self, rabbitmq, mysql):
+        self.ports = config.Ports()
+        config.write_all(self.layout, self.ports, self.shares, self.user,
+                         rabbitmq, mysql)
 
     def start(self, progress):
         """Start everything and wait until it answers."""

@@ -16,16 +16,11 @@ Runs with the system's Python and nothing but its standard library, as the
 demo's does.
 """
 
-import os
 import pathlib
-import signal
-import sys
 
 from tools.demo import bootstrap
-from tools.demo import procs
 
 HERE = pathlib.Path(__file__).resolve().parent
-LOCK = '/run/cinder-lustre-nova.lock'
 # Debian's package of libvirt's Python module, so that no compiler is needed.
 DIST_PACKAGES = pathlib.Path('/usr/lib/python3/dist-packages')
 
@@ -39,32 +34,15 @@ def link_libvirt(venv):
             target.symlink_to(path)
 
 
-def main():
-    home = pathlib.Path(os.environ.get('CINDER_LUSTRE_HOME')
-                        or '/opt/cinder-lustre') / 'nova'
-    stop = '--stop' in sys.argv[1:]
-    bootstrap.check_home(home)
-    os.chdir(home)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit('nova.sh: stopped'))
-    os.umask(0o022)
-    lock = bootstrap.take_lock(stop, LOCK)
-    python = sys.executable
-    if not stop:
-        procs.end(procs.leftovers(home))
-        venv = bootstrap.make_environment(home, HERE)
-        bootstrap.install_driver(home, venv)
-        bootstrap.install_driver(home, venv, bootstrap.REPOSITORY
-                                 / 'nova-lustre')
-        link_libvirt(venv)
-        bootstrap.make_guest(home)
-        python = str(venv / 'bin/python')
-    os.environ['CINDER_LUSTRE_HOME'] = str(home)
-    os.execv(python, [python, '-B', '-m', 'tools.nova_stack.main',
-                      '--lock-fd', str(lock), *sys.argv[1:]])
+def prepare(home):
+    """Make the environment and the guest of the stack."""
+    venv = bootstrap.make_environment(home, HERE)
+    bootstrap.install_driver(home, venv)
+    bootstrap.install_driver(home, venv, bootstrap.REPOSITORY / 'nova-lustre')
+    link_libvirt(venv)
+    bootstrap.make_guest(home)
+    return venv
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit('nova.sh: stopped')
+    bootstrap.launch('nova.sh', 'tools.nova_stack.main', 'nova', prepare)

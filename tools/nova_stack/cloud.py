@@ -219,6 +219,22 @@ class Cloud(cloud.Cloud):
         if self.nova.volumes.get_server_volumes(server.id)[1:]:
             raise Unexpected('it is attached')
 
+    def live_migrate(self, server, host):
+        """Migrate a server while it runs."""
+        def arrived():
+            found = self.nova.servers.get(server.id)
+            failed = [migration.id for migration in self.nova.migrations.list(
+                instance_uuid=server.id) if migration.dest_compute == host
+                and migration.status in ('error', 'failed')]
+            if failed:
+                raise Unexpected('migration %s failed; the log of the compute '
+                                 'host says why' % failed[0])
+            return (getattr(found, 'OS-EXT-SRV-ATTR:host') == host
+                    and found.status == 'ACTIVE')
+
+        self.nova.servers.live_migrate(server.id, host, 'auto')
+        self.wait('server to arrive', arrived, 300)
+
     def live_migrate_failing(self, server, host):
         """Ask for a migration that fails; the server stays where it is."""
         def failed():

@@ -12,11 +12,11 @@
 
 """A compute host: libvirt and nova-compute, with mounts of their own.
 
-Several run on one machine. Each has a mount namespace, in which libvirt's
-directories are the host's own, and what one of them mounts the others don't
-see; a UTS namespace with its host's name, without which libvirt would take a
-migration for one to the same host; and a PID namespace, which ends with all
-that libvirt has started.
+Several run on one machine. Each has a mount namespace, in which libvirt's and
+Nova's directories are the host's own, and what one of them mounts the others
+don't see; a UTS namespace with its host's name, without which libvirt would
+take a migration for one to the same host; and a PID namespace, which ends with
+all that libvirt has started.
 """
 
 import pathlib
@@ -99,6 +99,12 @@ class ComputeHost:
     def virsh(self, *arguments):
         return self.run('virsh', '-q', '-c', 'qemu:///system', *arguments)
 
+    def mounts(self):
+        """The shares that are mounted there, one for each mount."""
+        lines = self.run('cat', '/proc/mounts').splitlines()
+        return [line.split()[0] for line in lines
+                if ' %s/mnt/' % self.stack.layout.compute_state in line]
+
     def _service(self, what):
         return '%s-%s' % (self.name, what)
 
@@ -127,9 +133,11 @@ class ComputeHost:
             'migration_port_max = %d' % (49251 + 100 * self.number), '']))
 
     def _start_namespaces(self):
-        pairs = ' '.join('%s:%s' % (self.libvirt / name, path)
-                         for path, name in LIBVIRT.items())
-        for path in LIBVIRT:
+        own = {path: self.libvirt / name for path, name in LIBVIRT.items()}
+        own[self.stack.layout.compute_state] = self.directory
+        pairs = ' '.join('%s:%s' % (source, path)
+                         for path, source in own.items())
+        for path in own:
             procs.run('mkdir', '-p', path)
         self.stack.spawn(self._service('host'), [
             'unshare', '--mount', '--uts', '--pid', '--fork', '--kill-child',

@@ -16,12 +16,10 @@ Cinder and Glance are configured as in the demo, with Keystone added. What is
 said twice in a file counts as it is said last.
 """
 
-import pathlib
 import secrets
 import shutil
 
 from tools.demo import config
-from tools.demo import share
 
 REGION = 'RegionOne'
 ADMIN = 'openstack'
@@ -33,12 +31,16 @@ DATABASES = ('cinder', 'glance', 'keystone', 'placement', 'nova_api', 'nova',
 class Layout(config.Layout):
     """The directories and files of one stack."""
 
-    def __init__(self, home):
-        super().__init__(home)
-        self.sudoers = pathlib.Path('/etc/sudoers.d/cinder-lustre-nova')
-
     def file(self, service):
         return self.etc / service / (service + '.conf')
+
+    @property
+    def compute_state(self):
+        """Where each compute host sees its own directory.
+
+        One path, because a live migration keeps those of images and consoles.
+        """
+        return self.lib / 'compute'
 
     def compute(self, name):
         return self.lib / name
@@ -49,7 +51,7 @@ class Layout(config.Layout):
     def make(self, service, rabbitmq, mysql):
         super().make(service, rabbitmq, mysql)
         for name in ('keystone/fernet', 'keystone/receipt',
-                     'keystone/credential', 'nova/locks'):
+                     'keystone/credential', 'nova/locks', 'compute'):
             path = self.lib / name
             path.mkdir(parents=True, exist_ok=True)
             for directory in (path, path.parent):
@@ -63,22 +65,6 @@ class Ports(config.Ports):
 
     NAMES = (*config.Ports.NAMES, 'keystone', 'placement', 'nova', 'neutron',
              'libvirt')
-
-
-class Sandbox(share.Sandbox):
-    """The demo's shares under other names, so that both can run."""
-
-    volumes = ['%s:/novaone/cinder' % share.MGS,
-               '%s:/novatwo/cinder -o flock' % share.MGS]
-    backup = '%s:/novaone/backup' % share.MGS
-    directories = {'novaone': ('/cinder', '/backup'),
-                   'novatwo': ('/cinder',)}
-
-
-def choose(layout):
-    """The shares that the environment asks for."""
-    chosen = share.choose(layout)
-    return chosen if chosen.real else Sandbox(layout)
 
 
 class Writer:
@@ -207,7 +193,7 @@ class Writer:
                 '[barbican_service_user]', 'auth_section = service_user']
 
     def _compute(self, name, number):
-        lib = self.layout.compute(name)
+        lib = self.layout.compute_state
         helper = 'helper_command = %s --config-file %s' % (
             self.layout.venv / 'bin/privsep-helper',
             self.layout.compute_conf(name))

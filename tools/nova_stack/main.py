@@ -13,51 +13,18 @@
 """Run the stack: shares and services up, the steps, everything down again."""
 
 import os
-import shutil
-import signal
 import sys
-import time
 
+from tools.demo import config as demo_config
 from tools.demo import main as demo_main
-from tools.demo import procs
-from tools.demo import report
-from tools.demo import stack as demo_stack
+from tools.demo import share
 from tools.nova_stack import config
 from tools.nova_stack import stack
 
 
 def main():
-    arguments = demo_main.parse(sys.argv[1:])
     layout = config.Layout(os.environ['CINDER_LUSTRE_HOME'])
-    shares = config.choose(layout)
-    out = report.Report()
-    if arguments.lock_fd is not None:
-        os.set_inheritable(arguments.lock_fd, False)
-    signal.signal(signal.SIGTERM, demo_main.stop)
-    signal.signal(signal.SIGHUP, demo_main.stop)
-    if arguments.stop:
-        return demo_main.take_down(layout, shares, out)
-    started = time.monotonic()
-    if demo_stack.remains(layout) and demo_main.take_down(layout, shares, out):
-        return 1
-    shutil.rmtree(layout.log, ignore_errors=True)
-    outcomes = None
-    failed = False
-    try:
-        outcomes = run(layout, shares, out)
-    except (demo_main.Stopped, KeyboardInterrupt):
-        out.say('Stopped; taking everything down.')
-    except (demo_stack.ServiceFailed, procs.CommandFailed) as exc:
-        out.say('FAILED: %s' % exc, 'bold red')
-        if isinstance(exc, demo_stack.ServiceFailed):
-            demo_main.show_log(layout.log / (exc.name + '.log'), out)
-    finally:
-        if not arguments.keep:
-            failed = demo_main.take_down(layout, shares, out)
-    if outcomes is None:
-        return 1
-    return demo_main.summary(outcomes, time.monotonic() - started,
-                             layout.log, out) or failed
+    return demo_main.deploy(layout, share.choose(layout), run, how_to_use)
 
 
 def run(layout, shares, out):
@@ -72,10 +39,32 @@ def run(layout, shares, out):
         shares.create(services.user)
     with demo_main.timed(out, 'Starting the services') as progress:
         services.start(progress)
+    write_openrc(layout, services)
     with demo_main.timed(out, 'Waiting for the compute hosts') as progress:
         run_of_steps = steps.Run(services, shares, progress)
     return demo_main.run_steps(run_of_steps, steps.STEPS, out,
                                demo_main.Logs(layout.log))
+
+
+def write_openrc(layout, services):
+    """What to source to use the clients' commands."""
+    demo_config.write(layout.state / 'openrc', '\n'.join([
+        'export PATH="%s:$PATH"' % (layout.venv / 'bin'),
+        'export OS_IDENTITY_API_VERSION=3',
+        'export OS_AUTH_URL=%s' % services.catalog()['identity'],
+        'export OS_USERNAME=%s' % config.ADMIN,
+        'export OS_PASSWORD=%s' % services.writer.password,
+        'export OS_PROJECT_NAME=%s' % config.PROJECT,
+        'export OS_USER_DOMAIN_NAME=Default',
+        'export OS_PROJECT_DOMAIN_NAME=Default',
+        '']), mode=0o600)
+
+
+def how_to_use(layout):
+    return demo_main.HOW_TO_USE.format(
+        state=layout.state, etc=layout.etc, log=layout.log,
+        home=layout.home.parent, script=demo_main.REPOSITORY / 'tools/nova.sh',
+        examples='cinder list')
 
 
 if __name__ == '__main__':

@@ -13,16 +13,17 @@
 """The services: the demo's, and Keystone, Placement and Nova."""
 
 import pathlib
-import pwd
 
 from tools.demo import procs
 from tools.demo import stack
 from tools.nova_stack import compute
 from tools.nova_stack import config
 
-# One as Nova is, one with our driver.
+# One as Nova is, and two with our driver: servers are migrated from one to the
+# other.
 COMPUTES = {'stock': 'libvirt.LibvirtDriver',
-            'lustre': 'lustre.LibvirtDriver'}
+            'lustre': 'lustre.LibvirtDriver',
+            'lustre2': 'lustre.LibvirtDriver'}
 
 
 class Stack(stack.Stack):
@@ -37,15 +38,11 @@ class Stack(stack.Stack):
 
     # Going up.
 
-    def prepare(self):
-        self.user = stack.service_user()
-        others = pwd.getpwnam('rabbitmq'), pwd.getpwnam('mysql')
+    def write_configuration(self, rabbitmq, mysql):
         self.ports = config.Ports()
-        self.layout.make(self.user, *others)
         self.writer = config.Writer(self.layout, self.ports, self.shares,
                                     COMPUTES)
-        self.writer.write_all(self.user, *others)
-        procs.run('visudo', '-cqf', self.layout.sudoers)
+        self.writer.write_all(self.user, rabbitmq, mysql)
 
     def start(self, progress):
         progress('RabbitMQ and MariaDB')
