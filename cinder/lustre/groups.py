@@ -83,7 +83,7 @@ class GroupsMixin:
             parents = [snapshot.volume for snapshot in snapshots]
             make, sources = self._from_snapshot, snapshots
         else:
-            make, sources, parents = self._clone_now, source_vols, source_vols
+            make, sources, parents = self._clone, source_vols, source_vols
         self._with_locks([*volumes, *parents], self._make_all, make, volumes,
                          sources)
         return None, [{'id': volume.id,
@@ -105,9 +105,6 @@ class GroupsMixin:
                     "be told all at once") % snapshot.volume_id)
         self._all_or_none(self._create_snapshot, self._delete_snapshot,
                           [(snapshot,) for snapshot in snapshots])
-
-    def _clone_now(self, volume, source):
-        self._clone(volume, self._as_it_is_now(source))
 
     def _make_all(self, make, volumes, sources):
         self._all_or_none(make, lambda volume, source:

@@ -322,7 +322,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                                '{self.driver_prefix}-{src_vref.id}')
     def create_cloned_volume(self, volume, src_vref):
         """Make a volume, as large or larger, with another volume's data."""
-        self._clone(volume, self._as_it_is_now(src_vref))
+        self._clone(volume, src_vref)
         return {'provider_location': volume.provider_location}
 
     @volume_locked
@@ -735,6 +735,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                    volume_images.copy(source, image_format, size))
 
     def _clone(self, volume, source):
+        self._as_it_is_now(source)
         self._refuse_attached(source, _('clone'))
         source_images = self._images(source)
         with source_images.locked():

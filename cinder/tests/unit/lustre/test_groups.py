@@ -158,6 +158,6 @@ class GroupsTestCase(base.BaseTestCase):
             None, None, self.new_volumes(), source_group='group',
             source_vols=self.volumes)
         self.assertEqual(
-            [('look', 'b'), ('clone', 'c', 'b'), ('look', 'a'),
-             ('clone', 'd', 'a'), ('undo', 'c'), ('undo', 'd')], driver.done)
+            [('clone', 'c', 'b'), ('clone', 'd', 'a'), ('undo', 'c'),
+             ('undo', 'd')], driver.done)
         self.assertEqual([{'lustre-' + name for name in 'abcd'}], self.locks)
