@@ -16,6 +16,7 @@ Each step runs with two servers: one on a host that runs Nova as it is, one on
 a host with our driver. A step returns a line that says what was checked.
 """
 
+import contextlib
 import os
 
 from tools.demo import content
@@ -128,6 +129,15 @@ def expect_inside(console, disk, sums):
                                                                place[0]))
 
 
+# What a guest goes on writing to; the other places are beyond.
+KEPT = (0, 16)
+
+
+def keep(console):
+    """Let a guest go on writing to vdb."""
+    console.ask('keep', 'vdb', *KEPT)
+
+
 def expect_kept(console):
     """Let a guest end what it went on writing, and compare that."""
     answer = console.ask('stop')
@@ -139,6 +149,24 @@ def wait_for_disks(run, console, wanted):
     """Wait until the guest sees these disks, of so many bytes."""
     run.api.wait('guest to see %s' % ' '.join(sorted(wanted)),
                  lambda: console.disks() == wanted, 60)
+
+
+@contextlib.contextmanager
+def attached(run, server, name, type_name):
+    """Attach a new volume to a server; its guest sees vdb, and writes to it.
+
+    Gives the volume, and the checksums by place, to which more may be added.
+    They are compared at the end, when the volume has been detached.
+    """
+    volume = run.volume(name, type_name)
+    run.api.attach_to(server.api, volume)
+    with server.console() as console:
+        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
+        sums = write(console, 'vdb')
+    yield volume, sums
+    run.api.detach_from(server.api, volume)
+    run.expect_outside(volume, sums)
+    run.api.delete_volumes([volume])
 
 
 @step('Volume types, a flavor, and an image that boots', essential=True)
@@ -171,16 +199,10 @@ def boot(run, name):
 @on_each_host('Attach a raw volume, write, detach')
 def attach(run, name):
     server = run.need_server(name)
-    volume = run.volume('data-' + name, 'thin-raw')
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
+    with attached(run, server, 'data-' + name, 'thin-raw') as (volume, _sums):
         stage.expect('raw', server.disks()[volume.id][1], 'format')
-        sums = write(console, 'vdb')
-        run.api.detach_from(server.api, volume)
+    with server.console() as console:
         wait_for_disks(run, console, {'vda': GIB})
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
     return 'the guest sees it come and go; its bytes are in the file'
 
 
@@ -195,18 +217,12 @@ def reboot(run, name):
 @on_each_host('Extend an attached raw volume')
 def extend(run, name):
     server = run.need_server(name)
-    volume = run.volume('grown-' + name, 'thin-raw')
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        sums = write(console, 'vdb')
+    with attached(run, server, 'grown-' + name, 'thin-raw') as (
+            volume, sums), server.console() as console:
         run.api.extend_attached(volume, 2)
         wait_for_disks(run, console, {'vda': GIB, 'vdb': 2 * GIB})
         expect_inside(console, 'vdb', sums)
         sums.update(write(console, 'vdb', [(2044, 4)]))
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
     return 'the guest sees 2 GiB, and writes up to the end'
 
 
@@ -228,21 +244,16 @@ ORDERS = {'the first': 0, 'the middle': 1, 'the last': -1}
 @on_each_host('Snapshots of an attached qcow2 volume', 'thin-qcow2')
 def snapshots(run, name, type_name):
     server = run.need_server(name)
-    volume = run.volume('chain-' + name, type_name)
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        chain = Chain(run, server, volume)
-        chain.grow(console, 5)
-        chain.shrink(console, 'the middle', 'the first', 'the last')
-    with run.api.stopped(server.api) as console:
-        chain.expect(console)
-        chain.shrink(console, 'the last', 'the first')
-        chain.grow(console, 2)
-        chain.shrink(console, 'the first', 'the last')
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, chain.sums)
-    run.api.delete_volumes([volume])
+    with attached(run, server, 'chain-' + name, type_name) as (volume, sums):
+        chain = Chain(run, volume, sums)
+        with server.console() as console:
+            chain.grow(console, 5)
+            chain.shrink(console, 'the middle', 'the first', 'the last')
+        with run.api.stopped(server.api) as console:
+            chain.expect(console)
+            chain.shrink(console, 'the last', 'the first')
+            chain.grow(console, 2)
+            chain.shrink(console, 'the first', 'the last')
     return ('7 taken and 7 deleted while the guest wrote: the first, one in '
             'the middle, the last, and again after stop and start; a volume '
             'from each has what it should')
@@ -251,19 +262,15 @@ def snapshots(run, name, type_name):
 class Chain:
     """The snapshots of an attached volume, while its guest writes."""
 
-    # What the guest goes on writing to; places of the snapshots are beyond.
-    KEPT = (0, 16)
-
-    def __init__(self, run, server, volume):
+    def __init__(self, run, volume, sums):
         self.run = run
-        self.server = server
         self.volume = volume
-        self.sums = {}
+        self.sums = sums
         # (snapshot, what the volume had then)
         self.snapshots = []
 
     def grow(self, console, count):
-        console.ask('keep', 'vdb', *self.KEPT)
+        keep(console)
         for _ in range(count):
             place = (100 + 10 * len(self.sums), 2)
             self.sums.update(write(console, 'vdb', [place]))
@@ -277,7 +284,7 @@ class Chain:
 
     def shrink(self, console, *which):
         for word in which:
-            console.ask('keep', 'vdb', *self.KEPT)
+            keep(console)
             snapshot, _ = self.snapshots.pop(ORDERS[word])
             self.run.api.delete_snapshots([snapshot])
             expect_kept(console)
@@ -334,41 +341,29 @@ def multiattach_qcow2(run):
 @on_each_host('Migrate an attached volume to the other share')
 def migrate_volume(run, name):
     server = run.need_server(name)
-    volume = run.volume('moved-' + name, 'thin-raw')
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        sums = write(console, 'vdb')
+    with attached(run, server, 'moved-' + name, 'thin-raw') as (
+            volume, sums), server.console() as console:
         before = server.disks()[volume.id][0]
-        console.ask('keep', 'vdb', 0, 16)
+        keep(console)
         run.api.migrate_volume(volume)
         after = server.disks()[volume.id][0]
         if os.path.dirname(before) == os.path.dirname(after):
             raise cloud.Unexpected('it is where it was, %s' % after)
         expect_kept(console)
         expect_inside(console, 'vdb', sums)
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
     return 'while the guest wrote; its bytes are on the other share'
 
 
 @on_each_host('Retype an attached volume, raw to qcow2')
 def retype(run, name):
     server = run.need_server(name)
-    volume = run.volume('retyped-' + name, 'thin-raw')
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        sums = write(console, 'vdb')
-        console.ask('keep', 'vdb', 0, 16)
+    with attached(run, server, 'retyped-' + name, 'thin-raw') as (
+            volume, sums), server.console() as console:
+        keep(console)
         run.api.retype_attached(volume, 'thin-qcow2')
         expect_kept(console)
         expect_inside(console, 'vdb', sums)
         stage.expect('qcow2', server.disks()[volume.id][1], 'format')
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
     return 'while the guest wrote; QEMU has a qcow2 image now'
 
 
@@ -421,29 +416,19 @@ def live_migration_failing(run, name):
 @step('Live migration between hosts with our driver, and back')
 def live_migration(run):
     server = run.need_server('lustre')
-    volume = run.volume('migrated', 'thin-raw')
-    sums = {}
-    with server.console() as console:
-        run.api.attach_to(server.api, volume)
-        wait_for_disks(run, console, {'vda': GIB, 'vdb': GIB})
-        sums.update(write(console, 'vdb'))
-        console.ask('keep', 'vdb', 100, 16)
-    for number, host_name in enumerate(('lustre2', 'lustre'), 1):
-        run.api.live_migrate(server.api, host_name)
-        with server.console() as console:
-            expect_kept(console)
-            expect_inside(console, 'vda', server.sums)
-            expect_inside(console, 'vdb', sums)
-            sums.update(write(console, 'vdb', [(200 * number, 4)]))
-            snapshot = run.api.create_snapshot(volume, force=True)
-            sums.update(write(console, 'vdb', [(200 * number, 4)]))
-            run.api.delete_snapshots([snapshot])
-            console.ask('keep', 'vdb', 100, 16)
-    with server.console() as console:
-        expect_kept(console)
-        run.api.detach_from(server.api, volume)
-    run.expect_outside(volume, sums)
-    run.api.delete_volumes([volume])
+    with attached(run, server, 'migrated', 'thin-raw') as (volume, sums):
+        for number, host_name in enumerate(('lustre2', 'lustre'), 1):
+            with server.console() as console:
+                keep(console)
+                run.api.live_migrate(server.api, host_name)
+            with server.console() as console:
+                expect_kept(console)
+                expect_inside(console, 'vda', server.sums)
+                expect_inside(console, 'vdb', sums)
+                snapshot = run.api.create_snapshot(volume, force=True)
+                sums.update(write(console, 'vdb', [(200 * number, 4)]))
+                run.api.delete_snapshots([snapshot])
+                expect_inside(console, 'vdb', sums)
     stage.expect([], run.stack.computes['lustre2'].mounts(), 'mounts')
     return ('while the guest wrote; a snapshot comes and goes on either host, '
             'and no mount is left')
