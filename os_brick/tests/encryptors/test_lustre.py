@@ -13,17 +13,15 @@
 from unittest import mock
 
 import ddt
-import fixtures
 
 from os_brick import encryptors
 from os_brick.encryptors import cryptsetup
 from os_brick.encryptors import luks
 from os_brick.encryptors import lustre as lustre_encryptor
 from os_brick import exception
-from os_brick.initiator import connector
-from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre_container
 from os_brick.tests import base
+from os_brick.tests.remotefs import lustre_fixtures
 
 KEY_ID = '5ec2e7'
 
@@ -33,13 +31,7 @@ class LustreEncryptorTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        for owner, name, kind in (
-                (connector, 'unix_connector_list', list),
-                (connector, '_connector_mapping_linux', dict),
-                (encryptors, 'FORMAT_TO_FRONTEND_ENCRYPTOR_MAP', dict)):
-            self.useFixture(fixtures.MockPatchObject(
-                owner, name, kind(getattr(owner, name))))
-        lustre_connector.register(None)
+        self.useFixture(lustre_fixtures.Registered())
         self.keymgr = mock.Mock()
         self.keymgr.get.return_value.get_encoded.return_value = b'\x0a\xff'
         self.disk = mock.Mock(spec=lustre_container.EncryptedDisk)

@@ -31,14 +31,16 @@ from os_brick.remotefs import lustre
 from os_brick.remotefs import lustre_disk
 from os_brick.remotefs import lustre_guard
 from os_brick.tests import base
+from os_brick.tests.remotefs import lustre_fixtures
+
+# For what takes milliseconds, on a machine that does much else.
+wait_for = lustre_fixtures.wait_for
+_LONG = lustre_fixtures.LONG
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 PASSPHRASE = 'correct horse battery staple'
 SHARE = lustre.Share.parse('10.0.2.15@tcp:/lustre')
-
-# For what takes milliseconds, on a machine that does much else.
-_LONG = 60
 
 # A process that opens a disk, told what to do in its place.
 _SERVICE = """
@@ -76,14 +78,6 @@ def servers(directory):
             if command.startswith('qemu-nbd\0') and directory in command:
                 found.append(int(pid))
     return found
-
-
-def wait_for(condition):
-    end = time.monotonic() + _LONG
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError('has not come true in %s s' % _LONG)
-        time.sleep(0.01)
 
 
 @functools.cache

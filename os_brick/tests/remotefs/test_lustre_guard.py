@@ -25,9 +25,11 @@ from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_guard
 from os_brick.tests import base
 from os_brick.tests.remotefs import guarded_calls
+from os_brick.tests.remotefs import lustre_fixtures
 
 # For what takes milliseconds, on a machine that does much else.
-_LONG = 30
+wait_for = lustre_fixtures.wait_for
+_LONG = lustre_fixtures.LONG
 
 _SHARE = '10.0.2.15@tcp:/lustre'
 _OTHER = '10.0.2.15@tcp:/scratch'
@@ -44,14 +46,6 @@ from os_brick.remotefs import lustre_guard
 from os_brick.tests.remotefs import guarded_calls
 guard = lustre_guard.Guard()
 """
-
-
-def _wait_for(condition):
-    end = time.monotonic() + _LONG
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError('has not come true in %s s' % _LONG)
-        time.sleep(0.01)
 
 
 def _state(pid):
@@ -156,7 +150,7 @@ class GuardTestCase(base.TestCase):
         self.assertRaises(lustre_guard.ShareHung, self.call,
                           guarded_calls.open_both, fifo, self.path('late'),
                           timeout=0.2)
-        _wait_for(lambda: not self.guard.hung(_SHARE))
+        wait_for(lambda: not self.guard.hung(_SHARE))
         # Nobody reads any more.
         error = self.assertRaises(OSError, os.open, fifo,
                                   os.O_WRONLY | os.O_NONBLOCK)
@@ -170,7 +164,7 @@ class GuardTestCase(base.TestCase):
                           'sleep', '1000', timeout=2)
         with open(self.path('pids')) as f:
             pids = [int(pid) for pid in f.read().split()]
-        _wait_for(lambda: [_state(pid) for pid in pids] == ['Z', 'Z'])
+        wait_for(lambda: [_state(pid) for pid in pids] == ['Z', 'Z'])
 
     def _hang(self, share=_SHARE):
         """Leave a child behind that SIGKILL does not reach.
@@ -183,7 +177,7 @@ class GuardTestCase(base.TestCase):
             self.assertRaises(lustre_guard.ShareHung, self.call,
                               guarded_calls.stop, share=share, timeout=0.2)
         self.addCleanup(self._let_go, pid)
-        _wait_for(lambda: _state(pid) == 'T')
+        wait_for(lambda: _state(pid) == 'T')
         return pid
 
     @staticmethod
@@ -202,7 +196,7 @@ class GuardTestCase(base.TestCase):
             self.assertIn('1 earlier call(s)', str(error))
         self.assertEqual(1, self.guard.hung(_SHARE))
         self._let_go(pid)
-        _wait_for(lambda: not self.guard.hung(_SHARE))
+        wait_for(lambda: not self.guard.hung(_SHARE))
         self.assertEqual(2, self.call(guarded_calls.add, 1, 1))
 
     def test_a_command_that_survives_its_child_counts_too(self):
@@ -224,7 +218,7 @@ class GuardTestCase(base.TestCase):
         self.assertRaises(lustre_guard.ShareHung, self.call,
                           guarded_calls.add, 1, 1)
         os.kill(pid, signal.SIGKILL)
-        _wait_for(lambda: not self.guard.hung(_SHARE))
+        wait_for(lambda: not self.guard.hung(_SHARE))
         self.assertEqual(2, self.call(guarded_calls.add, 1, 1))
 
     def test_other_shares_go_on(self):
@@ -237,7 +231,7 @@ class GuardTestCase(base.TestCase):
         error = self.assertRaises(lustre_guard.ShareUnavailable, self.call,
                                   guarded_calls.die)
         self.assertIn('died', str(error))
-        _wait_for(lambda: not self.guard.hung(_SHARE))
+        wait_for(lambda: not self.guard.hung(_SHARE))
         self.assertEqual(2, self.call(guarded_calls.add, 1, 1))
 
     def test_an_idle_child_that_died_is_not_used(self):
@@ -298,7 +292,7 @@ class GuardTestCase(base.TestCase):
         self.assertEqual(1, self.guard.hung(_SHARE))
         self.assertFalse(self.is_free())
         self._let_go(pid)
-        _wait_for(self.is_free)
+        wait_for(self.is_free)
 
     def _hang_in(self, session):
         pid = session.call(_SHARE, guarded_calls.pid, timeout=_LONG)
@@ -306,7 +300,7 @@ class GuardTestCase(base.TestCase):
             self.assertRaises(lustre_guard.ShareHung, session.call, _SHARE,
                               guarded_calls.stop, timeout=0.2)
         self.addCleanup(self._let_go, pid)
-        _wait_for(lambda: _state(pid) == 'T')
+        wait_for(lambda: _state(pid) == 'T')
         return pid
 
     def test_nothing_is_done_after_a_call_that_did_not_come_back(self):
@@ -328,7 +322,7 @@ class GuardTestCase(base.TestCase):
                              'echo $$ >"$0.new"; mv "$0.new" "$0"; '
                              'exec sleep 1000', sys.argv[2], timeout=1000)
             """, self.path('locks'), self.path('pid'))
-        _wait_for(lambda: os.path.exists(self.path('pid')))
+        wait_for(lambda: os.path.exists(self.path('pid')))
         with open(self.path('pid')) as f:
             pid = int(f.read())
         self.addCleanup(self._kill, pid)
@@ -336,7 +330,7 @@ class GuardTestCase(base.TestCase):
         service.wait()
         self.assertFalse(self.is_free())
         self._kill(pid)
-        _wait_for(self.is_free)
+        wait_for(self.is_free)
 
     @staticmethod
     def _kill(pid):
@@ -353,7 +347,7 @@ class GuardTestCase(base.TestCase):
     def test_close_ends_idle_children(self):
         pid = self.call(guarded_calls.pid)
         self.guard.close()
-        _wait_for(lambda: _state(pid) == 'Z')
+        wait_for(lambda: _state(pid) == 'Z')
 
     def test_children_get_no_descriptors_of_the_service(self):
         secret = open(self.path('secret'), 'w')
@@ -385,7 +379,7 @@ class GuardTestCase(base.TestCase):
                                 timeout=_LONG)
         self.assertNotEqual('Z', _state(started))
         resident.end()
-        _wait_for(lambda: [_state(pid), _state(started)] == ['Z', 'Z'])
+        wait_for(lambda: [_state(pid), _state(started)] == ['Z', 'Z'])
         resident.end()
         self.assertRaises(lustre_guard.ShareUnavailable, resident.call,
                           guarded_calls.pid, timeout=_LONG)
@@ -398,7 +392,7 @@ class GuardTestCase(base.TestCase):
         self.assertRaises(lustre_guard.ShareUnavailable, resident.call,
                           guarded_calls.pid, timeout=_LONG)
         resident.end()
-        _wait_for(lambda: not self.guard.hung(_SHARE))
+        wait_for(lambda: not self.guard.hung(_SHARE))
 
     def test_there_is_no_resident_on_a_share_that_hangs(self):
         pid = self._hang()
@@ -430,12 +424,12 @@ class GuardTestCase(base.TestCase):
             guard.call('share', guarded_calls.note_and_run, sys.argv[1],
                        'sleep', '1000', timeout=1000)
             """, self.path('pids'))
-        _wait_for(lambda: os.path.exists(self.path('pids')))
+        wait_for(lambda: os.path.exists(self.path('pids')))
         with open(self.path('pids')) as f:
             pids = [int(pid) for pid in f.read().split()]
         self.assertNotIn('Z', [_state(pid) for pid in pids])
         service.kill()
-        _wait_for(lambda: [_state(pid) for pid in pids] == ['Z', 'Z'])
+        wait_for(lambda: [_state(pid) for pid in pids] == ['Z', 'Z'])
 
     def test_idle_children_end_with_the_service(self):
         service = self._service("""
@@ -446,7 +440,7 @@ class GuardTestCase(base.TestCase):
         pid = int(service.stdout.readline())
         self.assertNotEqual('Z', _state(pid))
         service.kill()
-        _wait_for(lambda: _state(pid) == 'Z')
+        wait_for(lambda: _state(pid) == 'Z')
 
     def test_children_survive_a_signal_to_the_service_s_group(self):
         # As of Ctrl-C: what was begun is the service's to end.

@@ -371,6 +371,21 @@ class EncryptedTestCase(CopiesTestCase):
         return super().restored(backup, size, **self.encrypted(
             volume_type_id=self.type_id), specs={}, **fields_)
 
+    def backed_up_twice(self):
+        """Back a volume up, in full and then what has changed.
+
+        :returns: the volume, and for each backup what it should hold
+        """
+        volume = self.make_encrypted()
+        self.fill(volume)
+        content, full = self.content(volume), self.back_up(volume)
+        # The container grows, and some of it is given back.
+        self.write(volume, 5, 300 * MIB, 100 * MIB)
+        self.write(volume, 0, 5 * MIB, 2 * MIB)
+        later, incremental = self.content(volume), self.back_up(volume, full)
+        self.assertNotEqual(content, later)
+        return volume, ((full, content), (incremental, later))
+
     def restore(self, backup, volume, is_new):
         super().restore(backup, volume, is_new)
         volume.refresh()
@@ -394,22 +409,16 @@ class EncryptedTest(EncryptedTestCase):
         self.override_config('backup_compression_algorithm', 'none')
 
     def test_full_and_incremental(self):
-        volume = self.make_encrypted()
-        self.fill(volume)
-        content, full = self.content(volume), self.back_up(volume)
-        # The container grows, and some of it is given back.
-        self.write(volume, 5, 300 * MIB, 100 * MIB)
-        self.write(volume, 0, 5 * MIB, 2 * MIB)
-        later, incremental = self.content(volume), self.back_up(volume, full)
-        self.assertNotEqual(content, later)
+        volume, backups = self.backed_up_twice()
         self.assertFalse(self.stored(bytes([5]) * 4096))
         self.assertTrue(self.stored(b'LUKS\xba\xbe'))
-        for backup, expected in ((full, content), (incremental, later)):
+        for backup, expected in backups:
             new = self.restored(backup)
             self.assertEqual(expected, self.content(new))
             self.check(new)
             self.assertNotIn(new.encryption_key_id, (
                 volume.encryption_key_id, backup.encryption_key_id))
+        full, content = backups[0]
         self.restore(full, volume, False)
         self.assertEqual(content, self.content(volume))
         self.write(volume, 4)

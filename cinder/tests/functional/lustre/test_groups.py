@@ -369,25 +369,20 @@ class AtOnceTest(GroupTestCase):
             self.assertEqual('available', snapshot.status)
 
     def test_attached_while_a_snapshot_waits(self):
-        before = self.listing()
-        group_snapshot = self.group_snapshot_of(self.group)
-        with self.lock(self.volumes[0]) as asked:
-            thread = self.in_thread(self.manager.create_group_snapshot,
-                                    self.context, group_snapshot)
-            self.assertTrue(asked.wait(LONG))
-            AllOrNothingTest.attach(self.volumes[1].id)
-        self.join(thread)
-        error, = self.order
-        self.assertIn('%s is attached' % self.volumes[1].id, str(error))
-        self.assertEqual(before, self.listing())
+        self.expect_refused_if_attached_meanwhile(
+            self.manager.create_group_snapshot,
+            self.group_snapshot_of(self.group))
 
     def test_attached_while_a_copy_waits(self):
-        before = self.listing()
         new = self.copied_records(
             self.group, source_volid=self.volumes_of(self.group))
+        self.expect_refused_if_attached_meanwhile(
+            self.manager.create_group_from_src, new, None, self.group)
+
+    def expect_refused_if_attached_meanwhile(self, operation, *args):
+        before = self.listing()
         with self.lock(self.volumes[0]) as asked:
-            thread = self.in_thread(self.manager.create_group_from_src,
-                                    self.context, new, None, self.group)
+            thread = self.in_thread(operation, self.context, *args)
             self.assertTrue(asked.wait(LONG))
             AllOrNothingTest.attach(self.volumes[1].id)
         self.join(thread)

@@ -123,15 +123,11 @@ class OtherDriverEncryptedTest(OtherDriverTestCase,
                                test_copies.EncryptedTestCase):
 
     def test_full_and_incremental(self):
-        volume = self.make_encrypted()
-        self.fill(volume)
-        content, full = self.content(volume), self.back_up(volume)
-        self.write(volume, 5, 300 * MIB, 100 * MIB)
-        self.write(volume, 0, 5 * MIB, 2 * MIB)
-        later, incremental = self.content(volume), self.back_up(volume, full)
-        for backup, expected in ((full, content), (incremental, later)):
+        volume, backups = self.backed_up_twice()
+        for backup, expected in backups:
             new = self.restored(backup)
             self.assertEqual(expected, self.content(new))
             self.driver._images(new).check()
+        full, content = backups[0]
         self.restore(full, volume, False)
         self.assertEqual(content, self.content(volume))

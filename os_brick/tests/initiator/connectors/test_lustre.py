@@ -19,7 +19,6 @@ from unittest import mock
 import ddt
 import fixtures
 
-from os_brick import encryptors
 from os_brick import exception
 from os_brick.initiator import connector
 from os_brick.initiator.connectors import lustre as lustre_connector
@@ -28,6 +27,7 @@ from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_disk
 from os_brick.remotefs import lustre_guard
 from os_brick.tests import base
+from os_brick.tests.remotefs import lustre_fixtures
 
 MIB = 1 << 20
 NAME = '10.0.2.15@tcp:/lustre/a directory'
@@ -55,13 +55,7 @@ class RegistrationTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        for owner, name, kind in (
-                (connector, 'unix_connector_list', list),
-                (connector, '_connector_mapping_linux', dict),
-                (encryptors, 'FORMAT_TO_FRONTEND_ENCRYPTOR_MAP', dict)):
-            self.useFixture(fixtures.MockPatchObject(
-                owner, name, kind(getattr(owner, name))))
-        lustre_connector.register(None)
+        self.useFixture(lustre_fixtures.Registered())
 
     def test_factory(self):
         made = connector.InitiatorConnector.factory(
