@@ -213,7 +213,8 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
                 'lustre_shares': self.shares,
                 'lustre_mount_point_base': self.mount_base,
                 'lustre_file_system_types': FILE_SYSTEM_TYPES,
-                'lustre_operation_timeout': 10,
+                # For QEMU to make an encrypted image beside other tests.
+                'lustre_operation_timeout': 60,
                 'lustre_mount_timeout': 10}, **options).items():
             CONF.set_override(name, value, group='lustre')
         self.addCleanup(self._unmount)

@@ -498,8 +498,6 @@ class BaseFaultTest(Scenarios, base.LustreTestCase):
 
     def test_fault_i_encrypted_chain(self):
         """The newest of two snapshots goes, and nothing else with it."""
-        # It takes QEMU seconds to make an image.
-        self.driver = self.new_driver(lustre_operation_timeout=60)
         volume = self.create(**self.encrypted())
         snapshots = []
         for pattern in 1, 2:

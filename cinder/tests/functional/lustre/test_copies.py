@@ -357,10 +357,6 @@ class EncryptedTestCase(CopiesTestCase):
 
     def setUp(self):
         super().setUp()
-        # It takes QEMU seconds to make an image.
-        self.driver = self.new_driver(lustre_operation_timeout=60)
-        self.manager.driver = self.driver
-        self.driver.set_initialized()
         self.type_id = self.encrypted_type()
 
     def make_encrypted(self, **fields_):

@@ -31,8 +31,6 @@ class EncryptionTest(base.LustreTestCase):
 
     def setUp(self):
         super().setUp()
-        # It takes QEMU seconds to make an image.
-        self.driver = self.new_driver(lustre_operation_timeout=60)
         self.type_id = self.encrypted_type()
 
     def new(self, **fields_):

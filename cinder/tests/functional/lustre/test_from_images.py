@@ -38,9 +38,6 @@ class ImageTestCase(managed.ManagerTestCase):
 
     def setUp(self):
         super().setUp()
-        self.driver = self.manager.driver = self.new_driver(
-            lustre_operation_timeout=60)
-        self.driver.set_initialized()
         patch = mock.patch('cinder.image.glance.get_remote_image_service',
                            lambda context, image_id: (self.images[image_id],
                                                       image_id))

@@ -100,7 +100,6 @@ class RecoveryTest(base.LustreTestCase):
             'A snapshot', volume, snapshot=snapshot.id))
 
     def test_encrypted(self):
-        self.driver = self.new_driver(lustre_operation_timeout=60)
         volume = self.create(**self.encrypted())
         key = os.path.join(self.temp, 'key')
         with open(key, 'wb') as f:

@@ -267,11 +267,6 @@ class CopyTest(HostileTestCase):
         self.backup_share = self._new_share(*self.file_systems.roots[1])
         self.cloud = services.Services(self)
 
-    def new_driver(self, *args, **options):
-        # It takes QEMU seconds to make an encrypted image.
-        return super().new_driver(
-            *args, **dict(options, lustre_operation_timeout=60))
-
     def new(self, image_format):
         """Make a volume by the services; of no format, an encrypted one."""
         type_id = (self.volume_type(lustre__format=image_format).id

@@ -183,8 +183,6 @@ class AtOnceTest(ManyTestCase):
         super().setUp()
         self.useFixture(stand_ins.DatabaseFile(os.path.join(
             self.temp, 'cinder.sqlite')))
-        # As many as these take their time.
-        self.driver = self.new_driver(lustre_operation_timeout=60)
         self.type_id = self.volume_type().id
         self.host(0)
         self.locks = self.useFixture(Locks())
