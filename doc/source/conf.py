@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.abspath('../ext'))
 extensions = [
     'config_table',
     'openstackdocstheme',
+    'sphinx_feature_classification.support_matrix',
 ]
 
 project = 'cinder-lustre'
