@@ -10,7 +10,7 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Build the wheels of this repository, for the tests of what is in them."""
+"""Build the wheels of this repository, to ship them and to test them."""
 
 import glob
 import os
@@ -26,9 +26,13 @@ NOVA = ('nova-lustre', ('LICENSE', 'README.md', 'pyproject.toml', 'setup.cfg',
                         'setup.py', 'test-requirements.txt', 'nova'))
 
 
-def run(*command, cwd):
-    """Run a command; if it fails, what it said is in the test's result."""
-    result = subprocess.run(command, cwd=cwd, text=True,
+def run(*command, cwd, **environment):
+    """Run a command; if it fails, what it said is in the error.
+
+    :param environment: variables to set
+    """
+    result = subprocess.run(command, cwd=cwd, text=True, umask=0o022,
+                            env={**os.environ, **environment},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if result.returncode:
         raise AssertionError('%s: exit code %d\n%s' % (
@@ -36,7 +40,7 @@ def run(*command, cwd):
     return result.stdout
 
 
-def build(project, tree, directory):
+def build(project, tree, directory, **environment):
     """Build a wheel, and return its path.
 
     From a copy, so that nothing of an older build is in. The copy has no
@@ -45,6 +49,7 @@ def build(project, tree, directory):
     :param project: CINDER or NOVA
     :param tree: the repository
     :param directory: where to put wheel and copy
+    :param environment: variables for those who build
     """
     where, names = project
     directory = os.path.join(directory, os.path.basename(where).strip('.')
@@ -61,6 +66,6 @@ def build(project, tree, directory):
             shutil.copy(path, copy)
     run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-index',
         '--no-deps', '--no-build-isolation', '--wheel-dir', directory, source,
-        cwd=tree)
+        cwd=tree, **environment)
     wheel, = glob.glob(os.path.join(directory, '*.whl'))
     return wheel
