@@ -41,13 +41,7 @@ case " $* " in
 esac
 
 tree=$(cd "$(dirname "$0")/.." && pwd)
-venv=${CINDER_LUSTRE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cinder-lustre}/venv-package
-pins=$tree/tools/package/requirements.txt
-
-# The stamp is written last: an installation that was interrupted has none.
-if ! cmp -s "$pins" "$venv/requirements.stamp"; then
-    "${PYTHON:-/usr/bin/python3}" -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$pins"
-    cp "$pins" "$venv/requirements.stamp"
-fi
+# shellcheck source=tools/build-tools.sh
+. "$tree/tools/build-tools.sh"
+venv=$(build_tools "$tree")
 exec env PYTHONPATH="$tree" "$venv/bin/python" -B -m tools.package.main "$@"

@@ -1,0 +1,393 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Listener and reporter, as they are run, with a Gerrit that speaks ssh."""
+
+import configparser
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import fixtures
+from oslotest import base
+
+from ci.gerrit import events
+from ci.gerrit import main
+from ci.gerrit import options
+from ci.gerrit import reports
+from ci.gerrit import runner
+from ci.gerrit import ssh
+from ci.tests import fake_gerrit
+
+# stestr runs in the root of the tree.
+PROGRAM = os.path.abspath('ci/gerrit-ci')
+SAMPLE = os.path.abspath('ci/gerrit-ci.conf.sample')
+
+# Notes what it was given, and ends as the test has said.
+COMMAND = """
+import json, os, pathlib, sys, time
+here = pathlib.Path(%r)
+with open(here / 'runs', 'a') as runs:
+    runs.write(json.dumps(sys.argv[1:]) + '\\n')
+pathlib.Path(sys.argv[-1], 'index.html').write_text('Results')
+while (here / 'wait').exists():
+    time.sleep(0.05)
+sys.exit(int((here / 'status').read_text()))
+"""
+
+
+class CITestCase(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.FakeLogger())
+        self.gerrit = self.useFixture(fake_gerrit.FakeGerrit())
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.script = self.directory / 'command.py'
+        self.script.write_text(COMMAND % str(self.directory))
+        self.end_with(0)
+
+    def end_with(self, status):
+        (self.directory / 'status').write_text(str(status))
+
+    def hold(self):
+        (self.directory / 'wait').touch()
+        self.addCleanup(self.release)
+
+    def release(self):
+        (self.directory / 'wait').unlink(missing_ok=True)
+
+    def until(self, condition):
+        """Wait until something is so, a minute at most."""
+        for _attempt in range(3000):
+            if condition():
+                return
+            time.sleep(0.02)
+        self.fail('It has not become so')
+
+    def runs(self):
+        """Return the arguments of each run."""
+        path = self.directory / 'runs'
+        return [json.loads(line) for line in
+                path.read_text().splitlines()] if path.exists() else []
+
+    def config_file(self, **ci):
+        path = self.directory / 'gerrit-ci.conf'
+        config = configparser.RawConfigParser()
+        config['gerrit'] = {
+            'host': fake_gerrit.ADDRESS, 'port': self.gerrit.port,
+            'username': fake_gerrit.USER, 'key_file': self.gerrit.key_file,
+            'known_hosts': self.gerrit.known_hosts, 'longest_pause': 1}
+        config['ci'] = {
+            'wiki_url': 'https://wiki.example.org/Lustre_CI',
+            'command': '%s %s {project} {ref} {revision} {output}' % (
+                sys.executable, self.script),
+            'log_dir': self.directory / 'logs',
+            'log_url': 'https://logs.example.org/', 'vote': True, **ci}
+        with open(path, 'w') as file:
+            config.write(file)
+        return str(path)
+
+    def load(self, **ci):
+        return options.load(self.config_file(**ci))
+
+    def patch_set(self, change=4711, number=1):
+        return events.PatchSet.of(fake_gerrit.change(change),
+                                  fake_gerrit.patch_set(change, number))
+
+
+class ServiceTestCase(CITestCase):
+
+    def start(self, **ci):
+        conf = self.load(**ci)
+        self.service = main.Service(conf)
+        thread = threading.Thread(target=self.service.run)
+        thread.start()
+        # In this order: a test that is over holds nothing any more.
+        self.addCleanup(thread.join)
+        self.addCleanup(self.service.stop)
+        self.gerrit.wait(lambda gerrit: gerrit.streams)
+
+    def reviewed(self, count):
+        self.gerrit.wait(lambda gerrit: len(gerrit.reviews) >= count)
+        return self.gerrit.reviews
+
+    def test_success(self):
+        self.start()
+        self.gerrit.send(fake_gerrit.created(4711, 2))
+        (patch_set, label, message), = self.reviewed(1)
+        self.assertEqual(('4711,2', 'Verified=+1'), (patch_set, label))
+        self.assertRegex(
+            message, r'(?m)^\* cinder-lustre-certify '
+            r'https://logs\.example\.org/4711/2/\S+/ : SUCCESS in \d+m \d+s$')
+        self.assertIn('https://wiki.example.org/Lustre_CI', message)
+        self.assertIn('"recheck"', message)
+        self.assertEqual(['autogenerated:third-party-ci'], self.gerrit.tags)
+
+        place = message.partition('https://logs.example.org/')[2].split()[0]
+        logs = self.directory / 'logs' / place
+        self.assertEqual('Results', (logs / 'index.html').read_text())
+        run, = self.runs()
+        self.assertEqual(['openstack/cinder', 'refs/changes/11/4711/2',
+                          '%040x' % 4713, str(logs)], run)
+        self.assertIn(shlex.join(run), (logs / 'console.txt').read_text())
+
+    def test_failure(self):
+        self.end_with(1)
+        self.start()
+        self.gerrit.send(fake_gerrit.created())
+        (_patch_set, label, message), = self.reviewed(1)
+        self.assertEqual('Verified=-1', label)
+        self.assertIn(' : FAILURE in ', message)
+
+    def test_neither(self):
+        """What says nothing of the change gets no vote."""
+        self.end_with(75)
+        self.start()
+        self.gerrit.send(fake_gerrit.created())
+        (_patch_set, label, message), = self.reviewed(1)
+        self.assertIsNone(label)
+        self.assertIn(' : ERROR in ', message)
+
+    def test_no_votes(self):
+        self.start(vote=False)
+        self.gerrit.send(fake_gerrit.created())
+        (_patch_set, label, message), = self.reviewed(1)
+        self.assertIsNone(label)
+        self.assertIn(' : SUCCESS in ', message)
+
+    def test_command_that_is_not_there(self):
+        self.start(command='/nowhere {output}')
+        self.gerrit.send(fake_gerrit.created())
+        self.assertIn(' : ERROR in ', self.reviewed(1)[0][2])
+
+    def test_time_limit(self):
+        self.hold()
+        self.start(time_limit=1)
+        self.gerrit.send(fake_gerrit.created(1))
+        self.assertIn(' : ERROR in ', self.reviewed(1)[0][2])
+        self.release()
+        self.gerrit.send(fake_gerrit.created(2))
+        self.assertIn(' : SUCCESS in ', self.reviewed(2)[1][2])
+
+    def test_recheck(self):
+        self.start()
+        self.gerrit.send(fake_gerrit.created())
+        self.reviewed(1)
+        # Gerrit tells of our own comment too; it quotes what to write.
+        self.gerrit.send(fake_gerrit.commented(
+            'recheck', author=fake_gerrit.USER))
+        self.gerrit.send(fake_gerrit.commented(self.gerrit.reviews[0][2]))
+        self.gerrit.send(fake_gerrit.created())
+        self.gerrit.send(fake_gerrit.commented('recheck'))
+        self.reviewed(2)
+        self.gerrit.send(fake_gerrit.created(9))
+        self.assertEqual(['4711,1', '4711,1', '9,1'],
+                         [review[0] for review in self.reviewed(3)])
+
+    def test_what_can_not_be_an_event(self):
+        self.start()
+        long = b'"%s"\n' % (b'x' * (3 << 20))
+        for line in (b'\n', b'{\n', b'[1, 2]\n', long,
+                     json.dumps(fake_gerrit.created(1)).encode().replace(
+                         b'refs/changes/', b'refs/heads/') + b'\n'):
+            self.gerrit.send(line)
+        self.gerrit.send(fake_gerrit.created(2))
+        self.assertEqual(['2,1'], [review[0] for review in self.reviewed(1)])
+
+    def test_no_shell(self):
+        """What a stranger has written gets to no command."""
+        self.start()
+        event = fake_gerrit.created(1)
+        event['change']['branch'] = '$(touch %s)' % (self.directory / 'bad')
+        self.gerrit.send(event)
+        event = fake_gerrit.created(2)
+        event['patchSet']['revision'] = '`touch %s`' % (self.directory / 'bad')
+        self.gerrit.send(event)
+        self.gerrit.send(fake_gerrit.created(3))
+        self.assertEqual(['3,1'], [review[0] for review in self.reviewed(1)])
+        self.assertEqual(1, len(self.runs()))
+        self.assertNotIn('touch', ' '.join(self.runs()[0]))
+        self.assertFalse((self.directory / 'bad').exists())
+
+    def test_connection_is_lost(self):
+        """What has happened meanwhile is not."""
+        self.start()
+        self.gerrit.send(fake_gerrit.created(1))
+        self.reviewed(1)
+        self.gerrit.open = [fake_gerrit.open_change(1),
+                            fake_gerrit.open_change(2, 3),
+                            fake_gerrit.open_change(3, project='other')]
+        self.gerrit.disconnect()
+        self.assertEqual(['1,1', '2,3'],
+                         [review[0] for review in self.reviewed(2)])
+        self.gerrit.send(fake_gerrit.created(4))
+        self.assertEqual('4,1', self.reviewed(3)[2][0])
+        query = self.gerrit.queries[0][-1]
+        self.assertIn('project:openstack/os-brick', query)
+        self.assertIn('branch:master', query)
+
+    def test_gerrit_is_away_when_a_run_ends(self):
+        self.hold()
+        self.start()
+        self.gerrit.send(fake_gerrit.created(1))
+        self.until(self.runs)
+        self.gerrit.stop()
+        self.release()
+        self.gerrit.start()
+        self.assertEqual('1,1', self.reviewed(1)[0][0])
+        self.gerrit.wait(lambda gerrit: gerrit.streams)
+
+    def test_vote_is_refused(self):
+        self.gerrit.may_vote = False
+        self.start()
+        self.gerrit.send(fake_gerrit.created(1))
+        self.until(self.runs)
+        self.gerrit.send(fake_gerrit.created(2))
+        self.until(lambda: len(self.runs()) == 2)
+        self.assertEqual([], self.gerrit.reviews)
+
+    def test_many_at_once(self):
+        self.hold()
+        self.start(waiting=3)
+        self.gerrit.send(fake_gerrit.created(1))
+        self.until(self.runs)
+        for change in range(2, 50):
+            self.gerrit.send(fake_gerrit.created(change))
+        # An event that was sent later is taken later.
+        self.gerrit.send(fake_gerrit.created(3, 2))
+        self.until(lambda: '3,2' in map(
+            str, list(self.service.queue._waiting.values())))
+        self.release()
+        self.assertEqual(['1,1', '2,1', '3,2', '4,1'],
+                         [review[0] for review in self.reviewed(4)])
+
+
+class ProgramTestCase(CITestCase):
+
+    def program(self, *arguments, **ci):
+        return subprocess.Popen(
+            [sys.executable, PROGRAM, '--config-file',
+             self.config_file(**ci), *arguments],
+            stderr=subprocess.PIPE, text=True)
+
+    def test_listen_until_it_is_told_to_end(self):
+        """What runs is ended, and is not reported."""
+        self.hold()
+        program = self.program('listen')
+        self.addCleanup(program.kill)
+        self.gerrit.wait(lambda gerrit: gerrit.streams)
+        self.gerrit.send(fake_gerrit.created())
+        self.until(self.runs)
+        program.send_signal(signal.SIGTERM)
+        said = program.communicate(timeout=60)[1]
+        self.assertEqual(0, program.returncode, said)
+        self.assertEqual([], self.gerrit.reviews)
+        self.assertIn('4711,1', said)
+
+    def report(self, *changed):
+        program = self.program(
+            'report', '--project', 'openstack/cinder', '--branch', 'master',
+            '--change', '4711', '--number', '2', '--ref',
+            'refs/changes/11/4711/2', '--revision', 'a' * 40, '--url',
+            'https://ci.example.org/job/7/', '--seconds', '3725', '--result',
+            'FAILURE', *changed)
+        said = program.communicate(timeout=60)[1]
+        return program.returncode, said
+
+    def test_report(self):
+        self.assertEqual(0, self.report()[0])
+        (patch_set, label, message), = self.gerrit.reviews
+        self.assertEqual(('4711,2', 'Verified=-1'), (patch_set, label))
+        self.assertIn('https://ci.example.org/job/7/ : FAILURE in 62m 05s',
+                      message)
+
+    def test_report_on_what_can_not_be(self):
+        status, said = self.report('--ref', 'refs/heads/master')
+        self.assertEqual(1, status)
+        self.assertIn('refs/heads/master', said)
+        self.assertEqual([], self.gerrit.reviews)
+
+    def test_option_is_missing(self):
+        program = self.program('listen', log_url='')
+        said = program.communicate(timeout=60)[1]
+        self.assertEqual(1, program.returncode)
+        self.assertIn('log_url', said)
+
+
+class ConnectionTestCase(CITestCase):
+
+    def connect(self, **changed):
+        conf = self.load()
+        for name, value in changed.items():
+            conf.set_override(name, value, group='gerrit')
+        return ssh.Gerrit(conf.gerrit)
+
+    def test_message_arrives_as_it_is(self):
+        message = 'It\'s "quoted", $HOME `id` \\ ; --label Verified=+2\n* ok'
+        self.connect().review(self.patch_set(), message)
+        self.assertEqual([('4711,1', None, message)], self.gerrit.reviews)
+
+    def test_other_host_key(self):
+        with open(self.gerrit.known_hosts, 'w') as file:
+            file.write('')
+        error = self.assertRaises(ssh.Unavailable, next,
+                                  self.connect().stream())
+        self.assertIn('known_hosts', str(error))
+
+    def test_other_user(self):
+        self.assertRaises(ssh.Unavailable, next,
+                          self.connect(username='other').stream())
+
+    def test_silence(self):
+        stream = self.connect(silence=1).stream()
+        self.assertEqual([b''], list(stream))
+
+
+class RunnerTestCase(CITestCase):
+
+    def test_old_logs(self):
+        conf = self.load(keep_days=2)
+        logs = self.directory / 'logs'
+        for name, days in ('1/1/old', 3), ('2/1/new', 1):
+            (logs / name).mkdir(parents=True)
+            (logs / name / 'console.txt').touch()
+            when = (logs / name).stat().st_mtime - days * 86400
+            os.utime(logs / name, (when, when))
+        runner.Runner(conf.ci).forget()
+        self.assertFalse((logs / '1/1/old').exists())
+        self.assertTrue((logs / '2/1/new/console.txt').exists())
+
+
+class OptionsTestCase(base.BaseTestCase):
+
+    def test_sample(self):
+        """It can be used as it is, and has each option."""
+        options.load(SAMPLE)
+        text = pathlib.Path(SAMPLE).read_text()
+        for group, opts in options.list_opts():
+            self.assertIn('[%s]' % group, text)
+            for opt in opts:
+                self.assertRegex(text, r'(?m)^#?%s = ' % opt.dest)
+
+    def test_form_of_a_comment(self):
+        conf = options.load(SAMPLE)
+        for result in runner.SUCCESS, runner.FAILURE, runner.ERROR:
+            text = reports.comment(conf.ci, result, 'https://logs/1/', 61.5)
+            self.assertIn('* cinder-lustre-certify https://logs/1/ : %s in '
+                          '1m 01s\n' % result, text)
