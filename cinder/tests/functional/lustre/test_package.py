@@ -197,6 +197,22 @@ class DevLinkTestCase(EnvironmentTestCase):
         run(self.python, self.DEV_LINK, '--remove')
         self.assertEqual(set(), self.before ^ self.listing())
 
+    def test_cinder_from_a_clone(self):
+        """As DevStack installs it."""
+        clone = os.path.join(self.directory, 'clone')
+        os.mkdir(clone)
+        shutil.move(os.path.join(self.site, 'cinder'), clone)
+        with open(os.path.join(self.site, 'clone.pth'), 'w') as file:
+            file.write(clone + '\n')
+        before = sorted(os.walk(clone))
+        run(self.python, self.DEV_LINK)
+        run(self.python, '-B', '-c', IMPORT % clone, cwd='/')
+        self.assertEqual(
+            os.path.join(TREE, DRIVER),
+            os.path.realpath(os.path.join(clone, DRIVER)))
+        run(self.python, self.DEV_LINK, '--remove')
+        self.assertEqual(before, sorted(os.walk(clone)))
+
     def test_pip_removes_links(self):
         run(self.python, self.DEV_LINK)
         run(sys.executable, '-m', 'pip', '--python', self.python,
