@@ -19,10 +19,12 @@ README.md says what it imitates. The rooms:
     loops.py         image files and the loop devices over them
     mounts.py        the mount table, and mounting under a share's name
     osts.py          the one loop file system, seen as several OSTs
+    layouts.py       which OSTs a file's bytes are said to be on
     faults.py        the fault switches
     hang.py          the file system that never answers
     mount_lustre.py  /sbin/mount.lustre
-    lfs.py           /usr/bin/lfs
+    lfs.py           /usr/bin/lfs, with what its commands have in common in
+                     lfs_common.py, and layouts in lfs_layouts.py
     install.py       puts these two in their places, and takes them away
     cli.py           the operator's command, lustre-sandbox
 """

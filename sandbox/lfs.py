@@ -17,46 +17,18 @@ that are not imitated exit 95, which no real one does.
 """
 
 import errno
-import getopt
-import hashlib
-import os
 import pkgutil
 import sys
 import time
 
-from sandbox import mounts
-from sandbox import names
+from sandbox import lfs_common
+from sandbox import lfs_layouts
 from sandbox import osts
 from sandbox import state
 
 VERSION = 'lfs 2.17.57_62_gc881f8e'
-CMD_HELP = 4         # lfs's exit code for a misused command
-
-
-class Failed(Exception):
-    """Words for standard error, and the exit code."""
-
-    def __init__(self, words, code):
-        super().__init__(words)
-        self.words, self.code = words, code
-
-
-class Misused(Failed):
-    """An unknown option: lfs says so, then prints the command's usage."""
-
-    def __init__(self, words):
-        super().__init__(words, CMD_HELP)
-
-
-class Share:
-    """A mount of a file system of the sandbox."""
-
-    def __init__(self, fs, mount):
-        self.fs, self.target = fs, mount.target
-        # A real client has such an identity for each mount.
-        identity = '%s %d' % (fs.name, mount.number)
-        digest = hashlib.sha256(identity.encode()).hexdigest()
-        self.instance = 'ff11000' + digest[:9]
+# Those of the other commands were never recorded.
+USAGES = ('df', 'setstripe', 'getstripe')
 
 
 def main(arguments=None):
@@ -70,89 +42,31 @@ def main(arguments=None):
         return errno.EOPNOTSUPP
     try:
         return COMMANDS[name](arguments[1:]) or 0
-    except Misused as misused:
+    except lfs_common.Misused as misused:
         print(misused.words, file=sys.stderr)
         print(_usage(name), end='')
         return misused.code
-    except Failed as failed:
+    except lfs_common.Failed as failed:
         print(failed.words, file=sys.stderr)
         return failed.code
 
 
 def _usage(command):
-    if command != 'df':       # the others' usage was never recorded
+    if command not in USAGES:
         return ''
-    return pkgutil.get_data('sandbox', 'usage/lfs-df.txt').decode()
-
-
-def _options(arguments, short, *long):
-    """The switches given, as a dictionary, and the other words."""
-    try:
-        switches, words = getopt.gnu_getopt(arguments, short, long)
-    except getopt.GetoptError as error:
-        if len(error.opt) > 1:
-            raise Misused("lfs: unrecognized option '--%s'" % error.opt)
-        raise Misused("lfs: invalid option -- '%s'" % error.opt)
-    return dict(switches), words
-
-
-# Finding the share
-
-def _shares(words, command):
-    """The share that a path is on; all of them without a path."""
-    return [_share_of(words[0], command)] if words else _all_shares()
-
-
-def _all_shares():
-    found = (_share(mount) for mount in _topmost())
-    return [share for share in found if share and state.is_mine(share.fs)]
-
-
-def _topmost():
-    """The mounts that are not covered by another one."""
-    return {mount.target: mount for mount in mounts.table()}.values()
-
-
-def _share(mount):
-    share = names.parse(mount.source)
-    if mount.fstype not in mounts.TYPES or not share:
-        return None
-    fs = state.load(share.fsname)
-    return Share(fs, mount) if fs else None
-
-
-def _share_of(path, command):
-    # Hangs when the share does, as the real one.
-    path = os.path.realpath(path)
-    above = [mount for mount in _topmost() if _is_below(path, mount.target)]
-    share = _share(max(above, key=lambda mount: len(mount.target)))
-    if not share:
-        raise Failed(_not_lustre(path, command), errno.ENOENT)
-    return share
-
-
-def _is_below(path, top):
-    return path == top or path.startswith(top.rstrip('/') + '/')
-
-
-def _not_lustre(path, command):
-    device = os.stat(path if os.path.exists(path)
-                     else os.path.dirname(path)).st_dev
-    return ("lfs {0}: '{1}/{2}' dev not on a mounted Lustre filesystem\n"
-            "lfs {0}: '{3}' is not on a Lustre filesystem: No such device "
-            "(19)".format(command, os.major(device), os.minor(device), path))
+    return pkgutil.get_data('sandbox', 'usage/lfs-%s.txt' % command).decode()
 
 
 # lfs df
 
 def df(arguments):
-    switches, words = _options(
+    switches, words = lfs_common.options(
         arguments, 'hilNp:sv', 'human-readable', 'inodes', 'lazy',
         'no-header', 'only-summary', 'pool=')
     given = {_SHORT.get(name, name): value
              for name, value in switches.items()}
     pool = given.get('-p')
-    shares = _shares(words, 'df')
+    shares = lfs_common.shares(words, 'df')
     if pool and not words and '.' in pool:
         shares = [share for share in shares
                   if share.fs.name == pool.partition('.')[0]]
@@ -273,7 +187,8 @@ def _human(number):
 # The other commands
 
 def list_osts(arguments):
-    for share in _shares(_options(arguments, '')[1], 'osts'):
+    words = lfs_common.options(arguments, '')[1]
+    for share in lfs_common.shares(words, 'osts'):
         inactive = share.fs.faulty_osts('ost-inactive')
         print('OBDS:')
         for index in range(share.fs.osts):
@@ -283,13 +198,14 @@ def list_osts(arguments):
 
 
 def list_mdts(arguments):
-    for share in _shares(_options(arguments, '')[1], 'mdts'):
+    words = lfs_common.options(arguments, '')[1]
+    for share in lfs_common.shares(words, 'mdts'):
         print('MDTS:\n0: %s-MDT0000_UUID ACTIVE' % share.fs.name)
 
 
 def getname(arguments):
-    switches, words = _options(arguments, 'in', 'instance', 'fsname')
-    shares = _shares(words, 'getname')
+    switches, words = lfs_common.options(arguments, 'in', 'instance', 'fsname')
+    shares = lfs_common.shares(words, 'getname')
     for share in shares:
         words_for = {'-n': share.fs.name, '--fsname': share.fs.name,
                      '-i': share.instance, '--instance': share.instance}
@@ -301,8 +217,8 @@ def getname(arguments):
 def check(arguments):
     kind = arguments[0] if arguments else ''
     if kind not in ('osts', 'mds', 'mdts', 'mgts', 'all'):
-        raise Misused("lfs check: unrecognized option '%s'" % kind)
-    for share in _all_shares():
+        raise lfs_common.Misused("lfs check: unrecognized option '%s'" % kind)
+    for share in lfs_common.all_shares():
         if kind in ('osts', 'all'):
             _check_osts(share)
         if kind in ('mds', 'mdts', 'all'):
@@ -334,13 +250,13 @@ def _check_ost(fs, index, device):
 
 
 def pool_list(arguments):
-    words = _options(arguments, '')[1]
+    words = lfs_common.options(arguments, '')[1]
     if not words:
-        raise Misused('lfs pool_list: missing file system or pool')
+        raise lfs_common.Misused('lfs pool_list: missing file system or pool')
     if words[0].startswith('/'):
-        return _print_pools(_share_of(words[0], 'pool_list').fs)
+        return _print_pools(lfs_common.share_of(words[0], 'pool_list').fs)
     fsname, _, pool = words[0].partition('.')
-    mounted = [share.fs for share in _all_shares()
+    mounted = [share.fs for share in lfs_common.all_shares()
                if share.fs.name == fsname]
     if not mounted:
         return errno.ENOENT     # without a word, as the real one
@@ -359,15 +275,19 @@ def _print_pool(fs, pool):
     print('Pool: %s.%s' % (fs.name, pool))
     if pool not in fs.pools:
         sys.stdout.flush()
-        raise Failed('lfs pool_list: cannot open /proc/fs/lustre/lov/'
-                     '%s-MDT0000-mdtlov/pools/%s: No such file or directory '
-                     '(2)' % (fs.name, pool), errno.ENOENT)
+        raise lfs_common.Failed(
+            'lfs pool_list: cannot open /proc/fs/lustre/lov/%s-MDT0000-mdtlov/'
+            'pools/%s: No such file or directory (2)' % (fs.name, pool),
+            errno.ENOENT)
     for index in fs.pools[pool]:
         print('%s-OST%04x_UUID' % (fs.name, index))
 
 
 COMMANDS = {'df': df, 'osts': list_osts, 'mdts': list_mdts,
-            'getname': getname, 'check': check, 'pool_list': pool_list}
+            'getname': getname, 'check': check, 'pool_list': pool_list,
+            'setstripe': lfs_layouts.setstripe,
+            'getstripe': lfs_layouts.getstripe,
+            'migrate': lfs_layouts.migrate}
 
 
 if __name__ == '__main__':

@@ -37,6 +37,13 @@ MASKS = (
     (r'\b[1-9]\d*%', 'PERCENT'),
     # The kernel wants a directory where a source ends in a slash.
     (r'(?m)^(\S+:/\S*)/ (/\S+) ', r'\1 \2 '),
+    # Which OSTs an object is on, and its number there.
+    (r'(?m)^(lmm_|      lmm_)stripe_offset: +\d+', r'\1stripe_offset: OST'),
+    (r'(?m)^\t +\d+\t +\d+\t +0x\w+\t +0x\w+$', 'OBJECT'),
+    (r'l_ost_idx: +\d+(, | *\n +)l_fid: +\S+', 'OBJECT'),
+    # How long dd took, and when a file was made.
+    (r'copied, .*', 'copied'),
+    (r'(?m)[A-Z][a-z]{2} +\d+ \d\d:\d\d(?= \w+$)', 'DATE'),
     (r' +', ' '),
 )
 
@@ -103,3 +110,6 @@ class TranscriptTestCase(base.SandboxTestCase):
 
     def test_pools(self):
         self.replay('pools')
+
+    def test_layouts(self):
+        self.replay('layouts')
