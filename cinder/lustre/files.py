@@ -70,9 +70,19 @@ def _named(function):
 
 def create(path, mode):
     """Create an empty file; one that an earlier attempt left is replaced."""
+    remove_if_there(path)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+
+
+def remove_if_there(path):
+    """Remove a file that may be there, for another one to take its place."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+
+
+def set_mode(path, mode):
+    """Set the mode of a file that a command has made."""
+    os.chmod(path, mode)
 
 
 def publish(new, path):

@@ -34,7 +34,8 @@ steps leaves a volume that reads as before, or as after, and that the same
 operation, repeated, completes:
 
 create, copy, import
-    Fill ``.new``; rename it. (No record.)
+    Fill ``.new``; rename it. (No record.) This, as any other ``.new`` that
+    becomes an image, is made with the layout of the volume's type.
 snapshot
     Fill ``.new`` as an overlay of the active image; rename it; write the
     record with the overlay as active. A kill before the record leaves an
@@ -91,6 +92,7 @@ from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import encryption
 from cinder.lustre import files
+from cinder.lustre import layout
 from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_guard
 
@@ -377,14 +379,18 @@ class VolumeImages:
     :param provisioning: thin or thick
     :param key: the :class:`cinder.lustre.encryption.Key` of an encrypted
         volume
+    :param wanted_layout: called when a file is to be made: returns the
+        :class:`cinder.lustre.layout.Layout` for it, or None
     """
 
-    def __init__(self, place, name, base_format, provisioning, key=None):
+    def __init__(self, place, name, base_format, provisioning, key=None,
+                 wanted_layout=lambda: None):
         self._place = place
         self._name = name
         self._base_format = base_format
         self._provisioning = provisioning
         self._key = key
+        self._wanted_layout = wanted_layout
 
     def locked(self):
         """Hold the volume's lock on the share for several operations."""
@@ -720,13 +726,21 @@ class VolumeImages:
     def _made(self, path):
         """Make a file: give it its name when it is complete."""
         new = self._path('.new')
-        self._place.call(files.create, new, self._place.mode)
+        self._create(new, path == self._path())
         try:
             yield new
             self._place.call(files.publish, new, path)
         except Exception:
             with excutils.save_and_reraise_exception():
                 self._discard(new)
+
+    def _create(self, path, is_first):
+        """Make an empty file, whose layout stays what it is made with."""
+        wanted = self._wanted_layout()
+        if wanted:
+            layout.create(self._place, path, wanted, is_first)
+        else:
+            self._place.call(files.create, path, self._place.mode)
 
     def _discard(self, path):
         try:

@@ -36,6 +36,7 @@ from cinder.i18n import _
 from cinder import interface
 from cinder.lustre import chunks
 from cinder.lustre import files
+from cinder.lustre import layout
 from cinder import objects
 from cinder.privsep import lustre as privileged
 from os_brick.initiator.connectors import lustre as lustre_connector
@@ -62,6 +63,12 @@ lustre_backup_opts = [
                min=1,
                help='Seconds that one attempt to mount the backup share may '
                     'take, and that it may take to answer.'),
+    cfg.StrOpt('lustre_backup_layout',
+               metavar='-c <count> -S <size> -p <pool>',
+               help='Layout of the files of backups, in the options -E, -c, '
+                    '-C, -S, -p and -L of lfs setstripe. Left alone, they get '
+                    'the default layout of their directory, without a call '
+                    'of lfs.'),
     cfg.ListOpt('lustre_backup_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as the backup '
@@ -114,6 +121,16 @@ class _DurableFile(io.BufferedWriter):
             super().close()
 
 
+class _Place:
+    """The backup share, as layouts need it."""
+
+    mode = 0o660
+
+    def __init__(self, share, client):
+        self.share = share
+        self.call = functools.partial(client.call, share)
+
+
 class _LateWriter:
     """A writer that lets the chunked driver go on meanwhile."""
 
@@ -133,9 +150,12 @@ class LustreBackupDriver(posix.PosixBackupDriver):
 
     def __init__(self, context):
         self._share = self._configured_share()
+        self._layout = self._configured_layout()
         self._threads = chunks.Threads()
         self._source = None
         self._storing = None
+        # The first file of a backup shows whether its layout can be had.
+        self._is_first_file = True
         try:
             self._client = _share_client(
                 CONF.lustre_backup_mount_point,
@@ -199,8 +219,18 @@ class LustreBackupDriver(posix.PosixBackupDriver):
 
     def get_object_writer(self, container, object_name, extra_metadata=None):
         """Return a file that is durable when it is closed."""
-        return _DurableFile(os.path.join(self.backup_path, container,
-                                         object_name))
+        return _DurableFile(self._path(container, object_name))
+
+    def _path(self, container, object_name):
+        return os.path.join(self.backup_path, container, object_name)
+
+    def _lay_out(self, container, object_name):
+        """Make a file with its layout, if it is to have one of its own."""
+        if self._layout:
+            layout.create(_Place(self._share, self._client),
+                          self._path(container, object_name), self._layout,
+                          self._is_first_file)
+            self._is_first_file = False
 
     # Steps of the chunked driver
 
@@ -230,6 +260,7 @@ class LustreBackupDriver(posix.PosixBackupDriver):
     def _get_object_writer(self, container, object_name, extra_metadata=None):
         def write(data):
             self._wait_until_stored()
+            self._lay_out(container, object_name)
             self._storing = self._threads.submit(
                 self._store, container, object_name, data)
         return _LateWriter(write)
@@ -247,8 +278,7 @@ class LustreBackupDriver(posix.PosixBackupDriver):
             return super()._get_object_reader(container, object_name,
                                               extra_metadata)
         # A chunk, which is read when it is restored.
-        return chunks.StoredChunk(os.path.join(self.backup_path, container,
-                                               object_name))
+        return chunks.StoredChunk(self._path(container, object_name))
 
     def _restore_v1(self, backup, volume_id, metadata, volume_file,
                     volume_is_new, requested_backup):
@@ -267,6 +297,18 @@ class LustreBackupDriver(posix.PosixBackupDriver):
                 lustre_brick.InvalidMountOptions) as exc:
             raise exception.InvalidConfigurationValue(
                 option='lustre_backup_share', value='%s (%s)' % (name, exc))
+
+    @staticmethod
+    def _configured_layout():
+        text = CONF.lustre_backup_layout
+        if text is None:
+            return None
+        try:
+            wanted = layout.Layout.parse(text)
+        except layout.InvalidLayout as exc:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_backup_layout', value=exc.msg)
+        return wanted.of('option lustre_backup_layout')
 
     def _check_share(self):
         try:

@@ -20,6 +20,7 @@ distributed lock of each volume it touches. Methods that need two take both at
 once, and :func:`cinder.coordination.synchronized` sorts them.
 """
 
+import functools
 import os
 
 from oslo_config import cfg
@@ -41,6 +42,7 @@ from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
+from cinder.lustre import placement
 from cinder.lustre import releases
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
@@ -98,6 +100,28 @@ lustre_opts = [
                     'get one more second for every 8 MiB. If it is longer '
                     'than a failover of the servers takes, requests survive '
                     'one; if it is shorter, they fail sooner.'),
+    cfg.IntOpt('lustre_stripe_count',
+               min=-1,
+               max=2000,
+               help='How many OSTs each file of a volume is spread over; -1 '
+                    'for all. Left alone, volumes of up to 1 TiB get the '
+                    'default layout of the share\'s directory, larger ones a '
+                    'progressive layout. This and the next three are '
+                    'defaults for the extra specs of the same meaning '
+                    '(lustre:stripe_count and so on), and for files made from '
+                    'then on.'),
+    cfg.StrOpt('lustre_stripe_size',
+               help='How many bytes go to one OST before the next one\'s '
+                    'turn: a multiple of 64K below 4G, for example 4M.'),
+    cfg.StrOpt('lustre_pool',
+               help='OST pool of the files of volumes, without the file '
+                    'system\'s name.'),
+    cfg.StrOpt('lustre_layout',
+               metavar='-E <end> -c <count> ... -E -1 ...',
+               help='Progressive layout of the files of volumes, in the '
+                    'options -E, -c, -C, -S, -p and -L of lfs setstripe, '
+                    'instead of lustre_stripe_count and lustre_stripe_size. '
+                    'For example: -E 1G -c 1 -E -1 -c 4'),
     cfg.ListOpt('lustre_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as a share. '
@@ -127,7 +151,7 @@ def _has_mark(connector):
 
 @interface.volumedriver
 class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
-                   groups.GroupsMixin,
+                   groups.GroupsMixin, placement.PlacementMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
@@ -158,6 +182,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         super().__init__(*args, **kwargs)
         self.configuration.append_config_values(lustre_opts)
         self._shares = {}
+        self._layout_defaults = {}
         self._client = None
         self._survey = None
 
@@ -176,6 +201,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         releases.free_image_utils_from_eventlet()
         conf = self.configuration
         self._shares = self._configured_shares()
+        self._layout_defaults = self._configured_layout()
         self.base = conf.lustre_mount_point_base
         try:
             self._client = lustre_brick.ShareClient(
@@ -279,6 +305,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
             _('Format of the image files of volumes. Thin volumes are qcow2 '
               'and thick ones raw unless this says otherwise.'),
             'string', enum=list(images.FORMATS))
+        self._set_layout_properties(properties)
         return properties, 'lustre'
 
     def _init_standard_capabilities(self):
@@ -718,7 +745,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         place = self._place_on(share)
         self._check_space(place, volume, volume.size * units.Gi)
         fill(images.VolumeImages(place, volume.name, image_format,
-                                 provisioning, encryption.Key.of(volume)),
+                                 provisioning, encryption.Key.of(volume),
+                                 functools.partial(self._layout, volume)),
              image_format, volume.size * units.Gi)
         self._note(volume, format=image_format, base_format=image_format)
         # The manager saves this, with what else it has to save; until then
@@ -811,7 +839,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         return images.VolumeImages(place, volume.name,
                                    self._recorded_format(volume),
                                    self._provisioning(volume),
-                                   encryption.Key.of(volume))
+                                   encryption.Key.of(volume),
+                                   functools.partial(self._layout, volume))
 
     def _place(self, volume):
         """Find the share that a volume is on.

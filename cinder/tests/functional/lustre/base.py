@@ -130,7 +130,10 @@ class FileSystems:
             unique = uuid.uuid4().hex[:6]
             self._names = ['f%sa' % unique, 'f%sb' % unique]
             for name in self._names:
-                self.sandbox('create', name, '--ost-size', '8G')
+                self.sandbox('create', name, '--osts', '4',
+                             '--ost-size', '4G',
+                             '--pool', 'flash=0-1', '--pool', 'cap=2-3',
+                             '--pool', 'empty=')
             roots = ['10.0.2.15@tcp:/' + name for name in self._names]
         else:
             share = os.environ['LUSTRE_SHARE'].rstrip('/')

@@ -144,6 +144,13 @@ class LustreBackupDriverTestCase(test.TestCase):
         self.assertIn('lustre_backup_mount_options', str(error))
         self.assertIn('localflock', str(error))
 
+    def test_layout_that_is_none(self):
+        self.override_config('lustre_backup_layout', '-c 4 -S 100K')
+        error = self.assertRaises(exception.InvalidConfigurationValue,
+                                  self.driver)
+        self.assertIn('lustre_backup_layout', str(error))
+        self.assertIn("'100K' is no stripe size", str(error))
+
     # The share
 
     def test_backup_path(self):

@@ -341,6 +341,19 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assert_misconfigured('lustre_mount_options', 'image locks',
                                   lustre_mount_options=mount_options)
 
+    @ddt.data(
+        ('lustre_stripe_size', '100K', 'no stripe size', {}),
+        ('lustre_stripe_count', 0, 'no stripe count', {}),
+        ('lustre_pool', 'fs.pool', 'no name of an OST pool', {}),
+        ('lustre_layout', '-i 1', 'none of the options', {}),
+        ('lustre_layout', '-c 2', 'give either',
+         {'lustre_stripe_count': 2}))
+    @ddt.unpack
+    def test_layouts_that_are_none(self, option, value, reason, others):
+        self.assert_misconfigured(option, reason, **{option: value, **others})
+        self.assert_misconfigured(option, str(value),
+                                  **{option: value, **others})
+
     def test_no_shares(self):
         self.assert_misconfigured('lustre_shares', 'no share',
                                   lustre_shares=[])
@@ -722,6 +735,29 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual('thick', properties['provisioning:type']['default'])
         self.assertEqual(['thin', 'thick'],
                          properties['provisioning:type']['enum'])
+
+    def test_capabilities_of_layouts(self):
+        driver = self.new_driver(lustre_stripe_size='4m')
+        driver.init_capabilities()
+        properties = driver.capabilities['properties']
+        self.assertEqual(
+            ('integer', -1, 2000),
+            tuple(properties['lustre:stripe_count'][name]
+                  for name in ('type', 'minimum', 'maximum')))
+        self.assertNotIn('default', properties['lustre:stripe_count'])
+        self.assertEqual('4m', properties['lustre:stripe_size']['default'])
+        self.assertLessEqual({'lustre:pool', 'lustre:layout'},
+                             properties.keys())
+
+    def test_a_contradictory_type(self):
+        volume = self.record()
+        volume.volume_type.extra_specs = {'lustre:layout': '-c 2',
+                                          'lustre:stripe_count': '4'}
+        error = self.assertRaises(exception.InvalidVolumeType,
+                                  self.driver.create_volume, volume)
+        for word in volume.volume_type.name, 'lustre:layout', 'give either':
+            self.assertIn(word, str(error))
+        self.assertEqual([], self.listing())
 
     def test_local_path(self):
         volume = self.create('thin', 'raw')
