@@ -26,6 +26,7 @@ import stat
 import typing
 
 FILE, DIRECTORY = 'user.lustre-sandbox.layout', 'user.lustre-sandbox.default'
+NEXT = 'user.lustre-sandbox.next'
 
 UNIT = 64 << 10
 STRIPE_SIZE = 4 << 20
@@ -108,6 +109,21 @@ def write(path, layout):
                 json.dumps(record, separators=(',', ':')).encode())
 
 
+def turn(directory):
+    """A number for the next file of a directory: OSTs take turns."""
+    number = 0
+    try:
+        number = int(os.getxattr(directory, NEXT))
+    except OSError:
+        pass
+    try:
+        os.setxattr(directory, NEXT, b'%d' % (number + 1))
+    except OSError:
+        # One may make files there, but is not its owner (sticky).
+        pass
+    return number
+
+
 def forget(directory):
     if _read(directory, DIRECTORY) is not None:
         os.removexattr(directory, DIRECTORY)
@@ -117,7 +133,7 @@ def allocate(fs, layout, osts, seed):
     """Choose the OSTs of all objects that a file may ever have.
 
     :param osts: those that were asked for, the first of them at least
-    :param seed: a number that is another one for each file
+    :param seed: whose turn it is
     """
     for number, component in enumerate(layout.components):
         if component.pattern == MDT:

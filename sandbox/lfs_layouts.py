@@ -219,7 +219,8 @@ def _lay_out(share, path, fd, wish):
         raise lfs_common.Failed("lfs setstripe: setstripe error for '%s': "
                                 "Invalid argument" % path, errno.EINVAL)
     try:
-        layouts.allocate(share.fs, layout, wish.osts, os.fstat(fd).st_ino)
+        layouts.allocate(share.fs, layout, wish.osts,
+                         layouts.turn(os.path.dirname(os.path.realpath(path))))
     except layouts.NoSpace:
         # Not in the transcripts; the words are those of the others.
         os.unlink(path)

@@ -232,12 +232,14 @@ class Place:
     :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
     :param privileged: what needs root: :mod:`cinder.privsep.lustre`
     :param mode: mode of the files that are made
+    :param avoid: {index of an OST that no file should be on: why}
     """
 
-    def __init__(self, share, client, privileged, mode):
+    def __init__(self, share, client, privileged, mode, avoid=None):
         self.share = share
         self.directory = client.mount_point(share)
         self.mode = mode
+        self.avoid = avoid or {}
         self._client = client
         self._privileged = privileged
         self._session = None

@@ -43,6 +43,7 @@ an empty pool and a count that can't be had are accepted in silence.
 import dataclasses
 import functools
 import re
+import types
 from typing import Optional
 
 from oslo_log import log as logging
@@ -404,21 +405,40 @@ def check_settings(settings):
 
 # What is done on a share
 
+class OnShare:
+    """A share, as this module needs it; an :class:`images.Place` will do.
+
+    :ivar share: the :class:`os_brick.remotefs.lustre.Share`
+    :ivar mode: of files that are made
+    :ivar avoid: {index of an OST that no file should be on: why}
+    """
+
+    mode = 0o660
+    avoid = types.MappingProxyType({})
+
+    def __init__(self, share, client):
+        self.share = share
+        self.directory = client.mount_point(share)
+        self.call = functools.partial(client.call, share)
+
+
+# Lustre's MDS goes on choosing an OST that is gone for some minutes, and
+# chooses another one with the next file.
+_ATTEMPTS = 5
+
+
 def create(place, path, layout, is_first):
     """Make an empty file with a layout; one that is there is replaced.
 
-    :param place: has ``share``, ``mode`` and ``call(function, *args)``
+    :param place: an :class:`OnShare`
     :param is_first: whether it is the first one of its kind: what can't be
         had is told then, and not with each of those that follow
     :raises LayoutRefused: Lustre can't
     """
-    place.call(files.remove_if_there, path)
     if is_first:
         check_pools(place, layout)
     try:
-        _set(place, path, layout)
-        if is_first:
-            _check_found(place, path, layout)
+        _make(place, path, layout, is_first)
     except LayoutRefused:
         # Of some errors lfs leaves a file.
         place.call(files.remove_if_there, path)
@@ -426,11 +446,34 @@ def create(place, path, layout, is_first):
     place.call(files.set_mode, path, place.mode)
 
 
+def _make(place, path, layout, is_first):
+    for _attempt in range(_ATTEMPTS):
+        place.call(files.remove_if_there, path)
+        _set(place, path, layout)
+        if not (is_first or place.avoid):
+            return
+        found = of_file(place, path)
+        useless = place.avoid.keys() & set(found.osts)
+        if not useless:
+            break
+    else:
+        raise _refused(place, layout, _("it would be on %s") % ', '.join(
+            '%s, which %s' % (ost_name(place.share, index),
+                              place.avoid[index])
+            for index in sorted(useless)))
+    if is_first:
+        _compare(place, path, layout, found)
+
+
 def _set(place, path, layout):
     code, _output, error = _lfs(place, 'setstripe', *layout.options, path)
     if code:
-        raise LayoutRefused(share=place.share, layout=layout,
-                            origin=layout.origin, reason=_said(code, error))
+        raise _refused(place, layout, _said(code, error))
+
+
+def _refused(place, layout, reason):
+    return LayoutRefused(share=place.share, layout=layout,
+                         origin=layout.origin, reason=reason)
 
 
 def check_pools(place, layout):
@@ -442,11 +485,14 @@ def check_pools(place, layout):
     """
     for name in layout.pools:
         if not pool_members(place, name):
-            raise LayoutRefused(
-                share=place.share, layout=layout, origin=layout.origin,
-                reason=_("file system %(fsname)s has no OST pool '%(pool)s', "
-                         "or it is empty") % {'fsname': place.share.fsname,
-                                              'pool': name})
+            raise _refused(place, layout, _(
+                "file system %(fsname)s has no OST pool '%(pool)s', or it is "
+                "empty") % {'fsname': place.share.fsname, 'pool': name})
+
+
+def ost_name(share, index):
+    """Return what Lustre's own messages call an OST."""
+    return '%s-OST%04x' % (share.fsname, index)
 
 
 def pool_members(place, name):
@@ -455,6 +501,37 @@ def pool_members(place, name):
                                 '%s.%s' % (place.share.fsname, name))
     return [] if code else [int(index, 16) for index in
                             re.findall(r'(?m)-OST([0-9a-f]{4})_UUID$', output)]
+
+
+def pool_names(place):
+    """Return the names of a file system's OST pools."""
+    fsname = place.share.fsname
+    code, output, error = _lfs(place, 'pool_list', fsname)
+    if code:
+        raise exception.VolumeDriverException(message=_(
+            "The OST pools of %(fsname)s can't be listed: %(reason)s") % {
+                'fsname': fsname, 'reason': _said(code, error)})
+    return re.findall(r'(?m)^%s\.(\S+)$' % re.escape(fsname), output)
+
+
+def osts(place):
+    """Return (total, available) bytes of each OST, by its index.
+
+    None instead, where an OST doesn't answer. One that was deactivated is left
+    out by lfs. ``--lazy``: without it lfs waits for OSTs that are gone.
+
+    :raises VolumeDriverException: there is no telling
+    """
+    code, output, error = _lfs(place, 'df', '--lazy', place.directory)
+    rows = re.findall(r'(?m)^\S+-OST([0-9a-f]{4})_UUID +'
+                      r'(?:(\d+) +\d+ +(\d+)|:)', output)
+    if not rows:
+        raise exception.VolumeDriverException(message=_(
+            "The OSTs of Lustre share %(share)s can't be listed: %(reason)s")
+            % {'share': place.share, 'reason': _said(code, error)})
+    return {int(index, 16): (int(total) * units.Ki,
+                             int(available) * units.Ki) if total else None
+            for index, total, available in rows}
 
 
 def of_file(place, path):
@@ -530,20 +607,18 @@ class Found:
             'the end', part) for part in self.parts)
 
 
-def _check_found(place, path, layout):
+def _compare(place, path, layout, found):
     """See what a file got, and log it.
 
     More stripes than there are OSTs are cut to as many.
 
     :raises LayoutRefused: it is not in the pool it should be in
     """
-    found = of_file(place, path)
     for wanted, part in zip(layout.components, found.parts):
         got = part.component
         if wanted.pool != got.pool and wanted.pool:
-            raise LayoutRefused(
-                share=place.share, layout=layout, origin=layout.origin,
-                reason=_("what was made is '%s'") % found)
+            raise _refused(place, layout,
+                           _("what was made is '%s'") % found)
         if (wanted.count or 1) > got.count > 0:
             LOG.warning('%(path)s has %(got)s stripes instead of %(wanted)s: '
                         'there are no more OSTs for it (%(origin)s)', {

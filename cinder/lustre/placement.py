@@ -24,7 +24,9 @@ from oslo_utils import units
 
 from cinder import exception
 from cinder.i18n import _
+from cinder.lustre import capacity
 from cinder.lustre import layout
+from cinder.volume import volume_utils
 
 _SCOPE = 'lustre:'
 
@@ -48,14 +50,48 @@ class PlacementMixin:
             layout.check_settings(settings)
         return settings
 
+    def _configured_ost_pools(self):
+        """Read the names of the OST pools that are pools of the back end.
+
+        :raises InvalidConfigurationValue: one is no name
+        """
+        names = self.configuration.lustre_ost_pools
+        if capacity.ALL in names and len(names) > 1:
+            raise exception.InvalidConfigurationValue(
+                option='lustre_ost_pools', value=_("%s (all and others)")
+                % ', '.join(names))
+        for name in names:
+            with _named('ost_pools', name):
+                layout.pool(name)
+        return names
+
+    def _check_ost_pool(self, volume):
+        """Make sure that the scheduler has chosen what the type asks for.
+
+        :raises InvalidVolumeType: it hasn't
+        """
+        chosen = _ost_pool(volume)
+        wanted = self._layout_specs(volume).get('pool', chosen)
+        if chosen and wanted != chosen:
+            raise exception.InvalidVolumeType(reason=_(
+                "extra spec lustre:pool=%(wanted)s of volume type %(type)s: "
+                "the scheduler has chosen OST pool %(chosen)s; add the extra "
+                "spec lustre_pool=%(wanted)s, which it reads") % {
+                    'wanted': wanted, 'chosen': chosen,
+                    'type': volume.volume_type.name})
+
     def _layout(self, volume):
         """Return the layout for the files of a volume, or None.
+
+        The OST pool that the scheduler has chosen is where they belong.
 
         :raises InvalidVolumeType: naming type, spec and value
         """
         settings = self._layout_specs(volume)
         origin = (_("volume type %s") % volume.volume_type.name if settings
-                  else _("options lustre_stripe_count and so on"))
+                  else _("the back end's options, or %s") % volume.host)
+        if _ost_pool(volume):
+            settings['pool'] = _ost_pool(volume)
         try:
             return layout.choose(settings, self._layout_defaults,
                                  volume.size * units.Gi, origin)
@@ -104,6 +140,12 @@ class PlacementMixin:
                               'lustre_' + name))}
             self._set_property(properties, _SCOPE + name, title, description,
                                kind, **limits)
+
+
+def _ost_pool(volume):
+    """Return the OST pool that the scheduler has chosen, if any."""
+    pool = volume_utils.extract_host(volume.host, 'pool')
+    return capacity.split_pool(pool or '')[1]
 
 
 @contextlib.contextmanager

@@ -121,16 +121,6 @@ class _DurableFile(io.BufferedWriter):
             super().close()
 
 
-class _Place:
-    """The backup share, as layouts need it."""
-
-    mode = 0o660
-
-    def __init__(self, share, client):
-        self.share = share
-        self.call = functools.partial(client.call, share)
-
-
 class _LateWriter:
     """A writer that lets the chunked driver go on meanwhile."""
 
@@ -227,7 +217,7 @@ class LustreBackupDriver(posix.PosixBackupDriver):
     def _lay_out(self, container, object_name):
         """Make a file with its layout, if it is to have one of its own."""
         if self._layout:
-            layout.create(_Place(self._share, self._client),
+            layout.create(layout.OnShare(self._share, self._client),
                           self._path(container, object_name), self._layout,
                           self._is_first_file)
             self._is_first_file = False

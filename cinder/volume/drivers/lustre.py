@@ -122,6 +122,12 @@ lustre_opts = [
                     'options -E, -c, -C, -S, -p and -L of lfs setstripe, '
                     'instead of lustre_stripe_count and lustre_stripe_size. '
                     'For example: -E 1G -c 1 -E -1 -c 4'),
+    cfg.ListOpt('lustre_ost_pools',
+                default=[],
+                help='OST pools that are pools of the back end, named '
+                     '<share\'s pool>+<OST pool>, instead of the shares '
+                     'themselves: names, or all. Each share is taken to have '
+                     'all of them.'),
     cfg.ListOpt('lustre_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as a share. '
@@ -213,7 +219,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                 option='lustre_mount_options',
                 value='%s (%s)' % (conf.lustre_mount_options, exc))
         self.base = self._client.mount_point_base
-        self._survey = capacity.Survey(self._client)
+        self._survey = capacity.Survey(self._client,
+                                       self._configured_ost_pools())
 
     def check_for_setup_error(self):
         """Make sure that what the driver needs is installed.
@@ -278,8 +285,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
             'driver_version': self.get_version(),
             'storage_protocol': self.driver_volume_type,
             'sparse_copy_volume': True,
-            'pools': [self._pool(name, capacities[name])
-                      for name in self._shares],
+            'pools': [self._pool(name, space)
+                      for name, space in capacities.items()],
         }
 
     def _pool(self, name, space):
@@ -742,6 +749,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         """
         share = self._share_of_host(volume)
         image_format, provisioning = self._wanted(volume)
+        self._check_ost_pool(volume)
         place = self._place_on(share)
         self._check_space(place, volume, volume.size * units.Gi)
         fill(images.VolumeImages(place, volume.name, image_format,
@@ -864,6 +872,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
             volume_utils.extract_host(volume.host, 'pool'), volume)
 
     def _share_of_pool(self, pool, volume):
+        pool, _ost_pool = capacity.split_pool(pool)
         if pool not in self._shares:
             raise exception.VolumeDriverException(message=_(
                 "Volume %(id)s is on share %(pool)s, which is not configured "
@@ -873,8 +882,9 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
     def _place_on(self, share):
         open_to_all = (self.configuration.nas_secure_file_permissions
                        == 'false')
-        return images.Place(share, self._client, privileged,
-                            0o666 if open_to_all else 0o660)
+        return images.Place(
+            share, self._client, privileged, 0o666 if open_to_all else 0o660,
+            self._survey.useless_osts(capacity.pool_name(share)))
 
     def _local_volume_dir(self, volume):
         return self._place(volume).directory

@@ -24,6 +24,7 @@ from cinder.backup.drivers import lustre as lustre_backup
 from cinder import exception
 from cinder.lustre import layout
 from cinder.objects import fields
+from cinder.scheduler import host_manager
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.unit import fake_constants
@@ -228,6 +229,110 @@ class ChoiceTest(LayoutTestCase):
     def test_more_stripes_than_osts(self):
         self.create(specs={'lustre__stripe_count': '9'})
         self.assert_layout('-c 4 -S 4M')
+
+
+class OSTPoolsTest(LayoutTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.driver = self.new_driver(lustre_ost_pools=['flash', 'cap'],
+                                      lustre_operation_timeout=60)
+        self.addCleanup(self.file_systems.heal, self.shares[0])
+
+    def fault(self, *faults):
+        self.file_systems.fault(self.shares[0], *faults)
+
+    def report(self, share=0):
+        """Return the pools of a share, as the scheduler gets them."""
+        pools = self.driver.get_volume_stats(refresh=True)['pools']
+        return {pool['lustre_pool']: pool for pool in pools[2 * share:][:2]}
+
+    def host(self, share):
+        """The capability filter has found the flash pool."""
+        return 'test@lustre#' + self.report(share)['flash']['pool_name']
+
+    def test_report(self):
+        report = self.report()
+        self.assertEqual(['cap', 'flash'], sorted(report))
+        for name, pool in report.items():
+            self.assertEqual('up', pool['backend_state'])
+            self.assertAlmostEqual(8, pool['total_capacity_gb'], 0)
+            self.assertTrue(pool['pool_name'].endswith('+' + name))
+
+    def test_the_pools_of_the_scheduler(self):
+        """Its filters find a pool by the type, as long as that has room."""
+        scheduler = host_manager.HostManager()
+        specs = {'lustre_pool': 'cap', 'volume_backend_name': 'Lustre'}
+        found = []
+        for faults in (), ('ost-full=2', 'ost-down=3'):
+            self.fault(*faults or ('clear',))
+            stats = self.driver.get_volume_stats(refresh=True)
+            backend = host_manager.BackendState('test@lustre', None)
+            backend.update_from_volume_capability(
+                dict(stats, timestamp=None), {'updated_at': None})
+            found.append([pool.pool_name.rpartition('+')[2] for pool in
+                          scheduler.get_filtered_backends(
+                              backend.pools.values(), {
+                                  'size': 1,
+                                  'resource_type': {'extra_specs': specs},
+                                  'volume_type': {'extra_specs': specs},
+                                  'request_spec': {}},
+                              ['CapacityFilter', 'CapabilitiesFilter'])])
+        # There are two shares.
+        self.assertEqual([['cap', 'cap'], ['cap']], found)
+
+    def test_files_are_where_the_scheduler_wants_them(self):
+        volume = self.create()
+        self.write(volume, 1)
+        snapshot = self.snapshot(volume)
+        self.from_snapshot(snapshot)
+        self.assert_layout('-c 1 -S 4M -p flash', 3)
+        self.assert_reads(volume, 1)
+
+    def test_type_and_scheduler_disagree(self):
+        error = self.failure_of(lambda: self.create(
+            specs={'lustre__pool': 'cap'}))
+        self.assertIsInstance(error, exception.InvalidVolumeType)
+        for word in 'lustre:pool=cap', 'OST pool flash', 'lustre_pool=cap':
+            self.assertIn(word, str(error))
+        self.assertEqual([], self.listing())
+        self.create(specs={'lustre__pool': 'flash'})
+
+    def test_an_ost_is_gone(self):
+        """New files are on the other one, also where that isn't its turn."""
+        self.fault('ost-down=0')
+        self.assertAlmostEqual(4, self.report()['flash']
+                               ['total_capacity_gb'], 0)
+        for _volume in range(4):
+            volume = self.create()
+            self.assertEqual([1], layout.Found.parse(base.run(
+                'lfs', 'getstripe', self.path(volume))).osts)
+
+    def test_all_osts_are_gone(self):
+        record = self.volume_record()
+        self.fault('ost-down=0', 'ost-inactive=1')
+        self.assertEqual('down', self.report()['flash']['backend_state'])
+        self.assertEqual('up', self.report()['cap']['backend_state'])
+        error = self.failure_of(self.driver.create_volume, record)
+        self.assertIn('-OST0000, which does not answer', str(error))
+        self.assertEqual([], self.listing())
+
+    def test_volumes_of_before(self):
+        """Those that have the share's pool go on."""
+        others = self.new_driver(lustre_operation_timeout=60,
+                                 lustre_ost_pools=[])
+        now, self.driver = self.driver, others
+        pools = others.get_volume_stats(refresh=True)['pools']
+        volume = tests_utils.create_volume(
+            self.context, size=1, status='creating',
+            host='test@lustre#' + pools[0]['pool_name'],
+            volume_type_id=self.volume_type().id)
+        volume = self._created(volume, others.create_volume(volume))
+        self.driver = now
+        self.extend(volume, 2)
+        snapshot = self.snapshot(volume)
+        self.delete_snapshot(snapshot)
+        self.delete(volume)
 
 
 class BackupTest(LayoutTestCase):

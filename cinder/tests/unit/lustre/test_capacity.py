@@ -24,6 +24,7 @@ from oslo_utils import units
 from oslotest import base
 
 from cinder.lustre import capacity
+from cinder.lustre import layout
 from cinder.tests.unit.lustre import fakes
 from cinder.volume import volume_utils
 from os_brick.remotefs import lustre as lustre_brick
@@ -195,3 +196,115 @@ class SurveyTestCase(base.BaseTestCase):
         self.assertLess(time.monotonic() - start, 5)
         self.assertEqual({'down'}, {pool['backend_state']
                                     for pool in pools.values()})
+
+
+class OSTPoolsTestCase(base.BaseTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.lustre = self.useFixture(fakes.FakeLustre())
+        self.client = self.lustre.client()
+        self.logger = self.useFixture(fixtures.FakeLogger())
+        self.members = {'flash': [0, 1], 'cap': [2, 3], 'empty': []}
+        gib = units.Gi
+        self.osts = {0: (10 * gib, 4 * gib), 1: (10 * gib, 5 * gib),
+                     2: (20 * gib, 20 * gib), 3: (20 * gib, 20 * gib)}
+        self.calls = []
+        self.useFixture(fixtures.MockPatchObject(layout, '_lfs', self.lfs))
+        self.shares = {'lustre/a': _share('a')}
+
+    def lfs(self, place, command, *args):
+        """Answer in the words of lfs."""
+        self.calls.append(command)
+        if command == 'df':
+            return 0, ''.join(
+                'lustre-OST%04x_UUID : Transport endpoint is not connected\n'
+                % index if space is None else
+                'lustre-OST%04x_UUID %d %d %d 5%%  /mnt/lustre[OST:0]\n' % (
+                    index, space[0] >> 10, (space[0] - space[1]) >> 10,
+                    space[1] >> 10)
+                for index, space in self.osts.items()), ''
+        fsname, _dot, pool = args[0].partition('.')
+        if not pool:
+            return 0, ''.join('%s.%s\n' % (fsname, name)
+                              for name in self.members), ''
+        if pool not in self.members:
+            return 2, 'Pool: %s\n' % args[0], 'lfs pool_list: cannot open'
+        return 0, ''.join('lustre-OST%04x_UUID\n' % index
+                          for index in self.members[pool]), ''
+
+    def survey(self, *names):
+        return capacity.Survey(self.client, list(names))
+
+    @staticmethod
+    def numbers(found):
+        return {name: (space['total_capacity_gb'], space['free_capacity_gb'],
+                       space['backend_state'], space['lustre_pool'])
+                for name, space in found.items()}
+
+    def test_named(self):
+        self.assertEqual(
+            {'lustre/a+flash': (20, 9, 'up', 'flash'),
+             'lustre/a+cap': (40, 40, 'up', 'cap')},
+            self.numbers(self.survey('flash', 'cap').take(self.shares)))
+
+    def test_all(self):
+        self.assertEqual(
+            {'lustre/a+flash': (20, 9, 'up', 'flash'),
+             'lustre/a+cap': (40, 40, 'up', 'cap'),
+             'lustre/a+empty': (0, 0, 'down', 'empty')},
+            self.numbers(self.survey('all').take(self.shares)))
+        self.assertIn('OST pool empty of file system lustre does not exist, '
+                      'or is empty', self.logger.output)
+
+    def test_one_call_for_a_report(self):
+        survey = self.survey('flash', 'cap')
+        survey.take(self.shares)
+        self.calls.clear()
+        survey.take(self.shares)
+        self.assertEqual(['df'], self.calls)
+
+    def test_members_are_asked_for_again(self):
+        survey = self.survey('flash')
+        survey.take(self.shares)
+        self.members['flash'] = [2]
+        with mock.patch.object(capacity, '_MEMBERS_AGE', -1):
+            found = self.numbers(survey.take(self.shares))
+        self.assertEqual((20, 20, 'up', 'flash'), found['lustre/a+flash'])
+
+    def test_osts_that_fail(self):
+        survey = self.survey('flash', 'cap')
+        survey.take(self.shares)
+        self.osts[1] = None
+        del self.osts[2]
+        self.osts[3] = (20 * units.Gi, units.Mi)
+        for _report in range(2):
+            self.assertEqual(
+                {'lustre/a+flash': (10, 4, 'up', 'flash'),
+                 'lustre/a+cap': (0, 0, 'down', 'cap')},
+                self.numbers(survey.take(self.shares)))
+        self.assertEqual({1: 'does not answer', 2: 'is inactive',
+                          3: 'is full'}, survey.useless_osts('lustre/a'))
+        for words in ('lustre-OST0001 does not answer',
+                      'lustre-OST0002 is inactive', 'lustre-OST0003 is full'):
+            self.assertEqual(1, self.logger.output.count(words))
+        self.osts[1] = (10 * units.Gi, 5 * units.Gi)
+        self.assertEqual((20, 9, 'up', 'flash'), self.numbers(
+            survey.take(self.shares))['lustre/a+flash'])
+        self.assertIn('lustre-OST0001 can be used again', self.logger.output)
+
+    def test_share_that_is_down(self):
+        self.lustre.missing.add('mgs@tcp:/lustre/a')
+        self.assertEqual(
+            {'lustre/a+flash': (0, 0, 'down', 'flash')},
+            self.numbers(self.survey('flash').take(self.shares)))
+        self.assertEqual(
+            {'lustre/a': 'down'},
+            {name: space['backend_state'] for name, space
+             in self.survey('all').take(self.shares).items()})
+
+    def test_names(self):
+        for pool in None, 'flash':
+            name = (capacity.ost_pool_name('lustre/a', pool) if pool
+                    else 'lustre/a')
+            self.assertEqual(('lustre/a', pool), capacity.split_pool(name))

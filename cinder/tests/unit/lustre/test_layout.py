@@ -95,6 +95,26 @@ lustre-OST0000_UUID
 lustre-OST000a_UUID
 """
 
+POOLS = """\
+Pools from lustre:
+lustre.cap
+lustre.empty
+lustre.flash
+"""
+
+# With OST 1 down.
+DF = """\
+UUID                   1K-blocks        Used   Available Use%  Mounted on
+lustre-MDT0000_UUID      1738616        3156     1563372   1%  /mnt/l[MDT:0]
+lustre-OST0000_UUID      5765420      277896     5156568   6%  /mnt/l[OST:0]
+lustre-OST0001_UUID : Transport endpoint is not connected
+lustre-OST0002_UUID      5765420      250856     5183608   5%  /mnt/l[OST:2]
+lustre-OST0003_UUID      5765420      279760     5154704   6%  /mnt/l[OST:3]
+
+filesystem_summary:     17296260      808512    15494880   5%  /mnt/l
+
+"""
+
 
 def parsed(text):
     return layout.Layout.parse(text)
@@ -173,12 +193,16 @@ class ParseTestCase(base.BaseTestCase):
         self.assertIn(reason, str(error))
         self.assertIn("'%s'" % text, str(error))
 
+    # The same examples each time, however long they take.
+    SETTINGS = hypothesis.settings(deadline=None, derandomize=True)
+
     OPTIONS = strategies.fixed_dictionaries({}, optional={
         'count': strategies.integers(1, 2000) | strategies.just(-1),
         'size': strategies.integers(1, (4 << 14) - 1).map(
             lambda n: n * 64 * KIB),
         'pool': strategies.from_regex(r'\A[a-z0-9_][a-z0-9_-]{0,14}\Z')})
 
+    @SETTINGS
     @hypothesis.given(strategies.lists(OPTIONS, min_size=1, max_size=32),
                       strategies.sets(strategies.integers(1, 1 << 40),
                                       min_size=32, max_size=32),
@@ -199,6 +223,7 @@ class ParseTestCase(base.BaseTestCase):
         hypothesis.assume(text)
         self.assertEqual(wanted, parsed(text))
 
+    @SETTINGS
     @hypothesis.given(strategies.text(max_size=60) | strategies.lists(
         strategies.sampled_from(
             ['-E', '-c', '-C', '-S', '-p', '-L', '-1', '1', '1M', '64K', '4G',
@@ -286,12 +311,14 @@ class CreateTestCase(base.BaseTestCase):
         self.path = os.path.join(directory, 'volume-1')
         self.log = self.useFixture(fixtures.FakeLogger())
         self.calls = []
+        self.avoid = {}
         self.answers = {'setstripe': (0, '', ''),
                         'getstripe': (0, PLAIN, ''),
                         'pool_list': (0, POOL, '')}
 
     share = lustre_brick.Share.parse('mgs@tcp:/lustre/cinder')
     mode = 0o660
+    directory = '/mnt/lustre/cinder'
 
     def call(self, function, *args):
         if function is not lustre_child.run:
@@ -350,7 +377,7 @@ class CreateTestCase(base.BaseTestCase):
         self.assertIn('type gold', self.log.output)
 
     def test_lfs_is_missing(self):
-        place = types.SimpleNamespace(share=self.share, mode=0o660,
+        place = types.SimpleNamespace(share=self.share, mode=0o660, avoid={},
                                       call=self._call_without_lfs)
         error = self.assertRaises(
             exception.VolumeDriverException, layout.create, place, self.path,
@@ -366,3 +393,40 @@ class CreateTestCase(base.BaseTestCase):
 
     def test_members_of_a_pool(self):
         self.assertEqual([0, 10], layout.pool_members(self, 'flash'))
+
+    def test_pools(self):
+        self.answers['pool_list'] = (0, POOLS, '')
+        self.assertEqual(['cap', 'empty', 'flash'], layout.pool_names(self))
+        self.answers['pool_list'] = (2, '', '')
+        error = self.assertRaises(exception.VolumeDriverException,
+                                  layout.pool_names, self)
+        self.assertIn('lfs exits with 2', str(error))
+
+    def test_osts(self):
+        self.answers['df'] = (107, DF, '')
+        there = 5765420 * KIB
+        self.assertEqual({0: (there, 5156568 * KIB), 1: None,
+                          2: (there, 5183608 * KIB),
+                          3: (there, 5154704 * KIB)}, layout.osts(self))
+        self.assertEqual([('lfs', 'df', '--lazy', '/mnt/lustre/cinder')],
+                         self.calls)
+        self.answers['df'] = (2, '', 'lfs df: no\n')
+        error = self.assertRaises(exception.VolumeDriverException,
+                                  layout.osts, self)
+        self.assertIn('lfs df: no', str(error))
+
+    def test_an_ost_to_avoid(self):
+        """The file is made again until it is on none of those."""
+        self.avoid = {1: 'does not answer'}
+        answers = iter([PLAIN, PLAIN,
+                        PLAIN.replace('\t     1\t', '\t     2\t')])
+        self.useFixture(fixtures.MockPatchObject(
+            layout, 'of_file',
+            lambda place, path: layout.Found.parse(next(answers))))
+        self.create(is_first=False)
+        self.assertEqual(['setstripe'] * 3, [call[1] for call in self.calls])
+
+    def test_no_way_round_an_ost(self):
+        self.avoid = {1: 'does not answer', 3: 'is full'}
+        self.assert_refused('it would be on lustre-OST0001, which does not '
+                            'answer', '-c 2 -p flash', False)
