@@ -138,6 +138,15 @@ def size(path):
     return os.stat(path).st_size
 
 
+def space(path):
+    """Return the size of a file, and the space it takes, in bytes.
+
+    What has not reached the servers is not counted yet.
+    """
+    status = os.stat(path)
+    return status.st_size, status.st_blocks * 512
+
+
 def not_writable(paths):
     """Name the files that this process may not read and write."""
     return [path for path in paths
@@ -190,6 +199,38 @@ def allocate(path):
         return False
     finally:
         os.close(fd)
+
+
+@_named
+def dig_holes(path):
+    """Give back the space of all that reads as zeros.
+
+    :func:`publish` or :func:`sync` makes that durable.
+
+    :returns: whether the file system can
+    """
+    fd = os.open(path, os.O_RDWR)
+    try:
+        end, offset = os.fstat(fd).st_size, 0
+        for start, stop in [*_holes(fd, end), (end, end)]:
+            # What was allocated and never written counts as a hole.
+            zeros = [*_zeros(fd, offset, start), (start, stop)]
+            if not all(punch_hole(fd, first, last - first)
+                       for first, last in zeros if last > first):
+                return False
+            offset = stop
+        return True
+    finally:
+        os.close(fd)
+
+
+def _zeros(fd, start, stop):
+    """Yield the pieces of a part of a file that are zeros."""
+    nothing = bytes(_ZEROS)
+    for offset in range(start, stop, _ZEROS):
+        piece = os.pread(fd, min(_ZEROS, stop - offset), offset)
+        if piece == nothing[:len(piece)]:
+            yield offset, offset + len(piece)
 
 
 def punch_hole(fd, offset, length):

@@ -46,6 +46,9 @@ delete a snapshot
     as active; remove the overlay; write the record without the snapshot. The
     overlay is kept intact by the commit, so all images read the same until it
     is gone, and the record names it until then.
+move to another layout
+    Let Lustre move the bytes of one image after the other, from the base up;
+    each keeps its name and inode.
 revert
     Fill ``.new`` as an empty overlay of what is below the active image; rename
     it over the active image.
@@ -587,6 +590,45 @@ class VolumeImages:
         elif image.key and refill:
             # The file as such was copied, but for what it had not written.
             self._allocate(image.path, size)
+
+    # Moving
+
+    @_locked
+    def lay_out(self, wanted):
+        """Move the bytes of all images to where a layout puts them.
+
+        For a volume that is not attached.
+
+        :param wanted: the :class:`cinder.lustre.layout.Layout`; None for
+            layouts as they are, off the OSTs that the place avoids
+        """
+        chain = self.chain()
+        for number, image in enumerate(reversed(chain), 1):
+            size = self._place.call(files.size, image.path)
+            LOG.info('Image %(number)s of %(all)s of %(volume)s is looked at',
+                     {'number': number, 'all': len(chain),
+                      'volume': self._name})
+            if (layout.migrate(self._place, image.path, wanted, size)
+                    and image.backing is None):
+                self._allocate(image.path, size)
+
+    @_locked
+    def provision(self):
+        """Give an image its space, or give back what it does not need.
+
+        :raises InvalidVolume: only a raw image without snapshots can
+        """
+        image, *below = self.chain()
+        if below or image.format != RAW:
+            raise exception.InvalidVolume(reason=_(
+                "%s has snapshots or is qcow2: its space can't be changed "
+                "where it is") % self._name)
+        size = image.virtual_size
+        if self._provisioning == THICK:
+            self._allocate(image.path, size)
+        else:
+            self._place.call(files.dig_holes, image.path, copied=size)
+        self._place.call(files.sync, image.path)
 
     # Snapshots
 

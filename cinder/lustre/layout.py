@@ -453,14 +453,11 @@ def _make(place, path, layout, is_first):
         if not (is_first or place.avoid):
             return
         found = of_file(place, path)
-        useless = place.avoid.keys() & set(found.osts)
-        if not useless:
+        if not _useless(place, found):
             break
     else:
-        raise _refused(place, layout, _("it would be on %s") % ', '.join(
-            '%s, which %s' % (ost_name(place.share, index),
-                              place.avoid[index])
-            for index in sorted(useless)))
+        raise _refused(place, layout, _("it would be on %s")
+                       % _useless(place, found))
     if is_first:
         _compare(place, path, layout, found)
 
@@ -595,6 +592,20 @@ class Found:
                 r'(?m)^\t +(\d+)\t|l_ost_idx: +(\d+),', text)))
 
     @property
+    def layout(self):
+        """The layout that makes such a file."""
+        return Layout(tuple(part.component for part in self.parts),
+                      len(self.parts) > 1)
+
+    def is_as(self, wanted):
+        """Tell whether it is what is wanted, in all that this says."""
+        return len(self.parts) == len(wanted.components) and all(
+            one in (None, other)
+            for component, part in zip(wanted.components, self.parts)
+            for one, other in zip(dataclasses.astuple(component),
+                                  dataclasses.astuple(part.component)))
+
+    @property
     def osts(self):
         """The indices of all OSTs that the file has bytes on."""
         return sorted({index for part in self.parts for index in part.osts})
@@ -628,10 +639,53 @@ def _compare(place, path, layout, found):
                                                    'found': found})
 
 
-def _lfs(place, *args):
+def migrate(place, path, layout, size):
+    """Move the bytes of a file to where a layout puts them.
+
+    Lustre copies them to a file without a name and then lets both change
+    their objects, in one step: whenever this is interrupted, the file is as
+    before or as wanted. Path, inode and attributes stay. Space that was
+    allocated and never written is lost.
+
+    :param place: an :class:`images.Place`
+    :param layout: None for one like that which the file has: then it is only
+        moved off the OSTs that the place avoids
+    :param size: of the file, in bytes
+    :returns: whether there was anything to do
+    :raises LayoutRefused: Lustre can't
+    """
+    found = of_file(place, path)
+    layout = layout or found.layout.of(_("the file's own"))
+    if found.is_as(layout) and not _useless(place, found):
+        return False
+    LOG.info('%(path)s is moved from %(found)s to %(layout)s: %(size)s bytes',
+             {'path': path, 'found': found, 'layout': layout, 'size': size})
+    code, _output, error = _lfs(place, 'migrate', *layout.options, path,
+                                copied=size)
+    if code:
+        raise _refused(place, layout, _said(code, error))
+    found = of_file(place, path)
+    _compare(place, path, layout, found)
+    if _useless(place, found):
+        raise _refused(place, layout, _(
+            "it was moved, but is still on %s; let the MDS make no more "
+            "objects there (lctl set_param osp.<OST>*.max_create_count=0)")
+            % _useless(place, found))
+    return True
+
+
+def _useless(place, found):
+    """Name the OSTs that a file is on and should not be."""
+    return ', '.join(
+        _("%(ost)s, which %(why)s") % {'ost': ost_name(place.share, index),
+                                       'why': place.avoid[index]}
+        for index in found.osts if index in place.avoid)
+
+
+def _lfs(place, *args, **kwargs):
     """Run lfs, and return its exit code and what it said."""
     try:
-        return place.call(lustre_child.run, 'lfs', *args)
+        return place.call(lustre_child.run, 'lfs', *args, **kwargs)
     except FileNotFoundError:
         raise exception.VolumeDriverException(message=_(
             "lfs, which sets the layout of files, is not installed on this "

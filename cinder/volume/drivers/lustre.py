@@ -42,6 +42,7 @@ from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
+from cinder.lustre import moves
 from cinder.lustre import placement
 from cinder.lustre import releases
 from cinder.privsep import lustre as privileged
@@ -157,7 +158,8 @@ def _has_mark(connector):
 
 @interface.volumedriver
 class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
-                   groups.GroupsMixin, placement.PlacementMixin,
+                   groups.GroupsMixin, moves.MovesMixin,
+                   placement.PlacementMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 

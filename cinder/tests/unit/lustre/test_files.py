@@ -329,6 +329,37 @@ class SpaceTestCase(FilesTestCase):
         self.assertEqual(3, libc.fallocate.call_count)
 
 
+class HolesTestCase(FilesTestCase):
+
+    def test_dig_holes(self):
+        """What is data stays, at whatever place."""
+        content = (b'a' + bytes(3 * MIB) + b'b' * MIB + bytes(2 * MIB + 5)
+                   + b'c')
+        self.write('a', content)
+        with open(self.path('a'), 'r+b') as f:
+            f.truncate(12 * MIB)
+        try:
+            files.allocate(self.path('a'))
+            self.assertTrue(files.dig_holes(self.path('a')))
+        except OSError as exc:
+            self.skipTest('no fallocate here: %s' % exc)
+        self.assertEqual(content.ljust(12 * MIB, b'\0'), self.content('a'))
+        self.assertLessEqual(fakes.allocated(self.path('a')), 5 * MIB)
+
+    def test_where_there_can_be_no_holes(self):
+        content = self.write('a', bytes(2 * MIB)) and self.content('a')
+        with mock.patch.object(files, 'punch_hole', return_value=False):
+            self.assertFalse(files.dig_holes(self.path('a')))
+        self.assertEqual(content, self.content('a'))
+
+    def test_space(self):
+        self.write('a', b'a')
+        with open(self.path('a'), 'r+b') as f:
+            f.truncate(2 * MIB)
+        self.assertEqual((2 * MIB, fakes.allocated(self.path('a'))),
+                         files.space(self.path('a')))
+
+
 @ddt.ddt
 class ChainTestCase(FilesTestCase):
 

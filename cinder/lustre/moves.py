@@ -1,0 +1,155 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Volumes that move without a copy through Cinder.
+
+A retype or a migration that stays on a share is done by ``lfs migrate``: the
+servers' bytes go from OSTs to OSTs, names, inodes and chains stay. It is done
+to volumes that nobody has attached. Lustre would do it under a running QEMU,
+but who writes then waits for as long as it takes, which a guest may not.
+
+What can't be done so is left to Cinder, which makes another volume and copies.
+"""
+
+from oslo_log import log as logging
+
+from cinder import coordination
+from cinder.i18n import _
+from cinder.lustre import capacity
+from cinder.lustre import files
+from cinder.lustre import images
+from cinder.volume import volume_utils
+
+LOG = logging.getLogger(__name__)
+
+# The extra specs that are about what a file is, or about where it is.
+_FORMAT = 'lustre:format'
+
+
+class MovesMixin:
+    """The methods of a driver for volumes that get another type or pool."""
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    def retype(self, context, volume, new_type, diff, host):
+        """Change the type of a volume where it is, if that can be done.
+
+        :returns: whether it was, and what else is to be changed
+        """
+        target = self._as_retyped(self._as_it_is_now(volume), new_type,
+                                  host['host'])
+        reason = self._why_not_here(volume, target)
+        if reason:
+            LOG.info('Volume %(id)s is not retyped where it is: %(reason)s',
+                     {'id': volume.id, 'reason': reason})
+            return False, None
+        self._check_ost_pool(target)
+        if not self._same_files(volume, target):
+            self._move(target, volume)
+        return True, None
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    def migrate_volume(self, context, volume, host):
+        """Move a volume to another OST pool of its share.
+
+        :returns: whether it was, and what else is to be changed
+        """
+        target = self._as_retyped(self._as_it_is_now(volume),
+                                  volume.volume_type, host['host'])
+        if (not self._is_on_share_of(volume, target)
+                or self._is_in_use(volume)):
+            return False, None
+        self._check_ost_pool(target)
+        self._move(target, volume)
+        return True, None
+
+    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    def lay_out_anew(self, volume):
+        """Move a volume's files to where its type says, off useless OSTs.
+
+        :returns: whether that could be done: it was not attached
+        """
+        if self._is_in_use(self._as_it_is_now(volume)):
+            return False
+        volume_images = self._images(volume)
+        with volume_images.locked():
+            volume_images.claim()
+            volume_images.lay_out(self._layout(volume))
+        return True
+
+    def _why_not_here(self, volume, target):
+        """Tell what keeps a volume from being retyped where it is."""
+        if not self._is_on_share_of(volume, target):
+            return _("the scheduler has chosen another share")
+        recorded = self._recorded_format(volume)
+        if self._extra_specs(target).get(_FORMAT, recorded) != recorded:
+            return _("its file is %s") % recorded
+        is_raw = (recorded == images.RAW
+                  and not self._images(volume).snapshot_ids())
+        if not is_raw and volume_utils.is_boolean_str(
+                self._extra_specs(target).get('multiattach')):
+            return _("its image is qcow2, which one server can have")
+        if self._same_files(volume, target):
+            return None
+        if self._is_in_use(volume):
+            return _("it is attached")
+        if self._provisioning(volume) != self._provisioning(target) and (
+                not is_raw):
+            return _("the space of a qcow2 image can't be changed")
+        return None
+
+    @staticmethod
+    def _as_retyped(volume, new_type, host):
+        """Return a volume as it will be, which is in no database."""
+        target = volume.obj_clone()
+        target.volume_type = new_type
+        target.volume_type_id = new_type.id if new_type else None
+        target.host = host
+        return target
+
+    @staticmethod
+    def _is_on_share_of(volume, target):
+        """Tell whether two hosts mean one share of one back end."""
+        def share(host):
+            pool = volume_utils.extract_host(host, 'pool') or ''
+            return (volume_utils.extract_host(host),
+                    capacity.split_pool(pool)[0])
+        return share(volume.host) == share(target.host)
+
+    def _is_in_use(self, volume):
+        return self._is_volume_attached(volume) or volume.status in (
+            'reserved', 'attaching', 'in-use', 'detaching')
+
+    def _same_files(self, volume, target):
+        """Tell whether nothing has to be done to the files."""
+        return (self._layout(volume) == self._layout(target)
+                and self._provisioning(volume) == self._provisioning(target))
+
+    def _move(self, target, volume):
+        """Make a volume's files those of another type or pool.
+
+        :param target: the volume as it will be
+        """
+        volume_images = self._images(target)
+        with volume_images.locked():
+            volume_images.claim()
+            self._check_room(target, volume_images)
+            wanted = self._layout(target)
+            if wanted:
+                volume_images.lay_out(wanted)
+            if self._provisioning(volume) != self._provisioning(target):
+                volume_images.provision()
+
+    def _check_room(self, target, volume_images):
+        """Refuse a volume that would be thick and does not fit."""
+        size, taken = self._place(target).call(
+            files.space, volume_images.active().path)
+        self._check_space(self._place(target), target, max(0, size - taken))

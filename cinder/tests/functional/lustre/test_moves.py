@@ -1,0 +1,241 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""Volumes that get another type or OST pool where they are."""
+
+import os
+import uuid
+
+import ddt
+
+from cinder.objects import fields
+from cinder.tests.functional.lustre import base
+from cinder.tests.functional.lustre import managed
+from cinder.tests.functional.lustre import test_layouts
+from cinder.tests.unit import utils as tests_utils
+
+RAW = {'lustre__format': 'raw', 'provisioning__type': 'thin'}
+QCOW2 = {'lustre__format': 'qcow2', 'provisioning__type': 'thin'}
+WIDE = {'lustre__stripe_count': '3', 'lustre__stripe_size': '1M'}
+
+
+class MovesTestCase(managed.ManagerTestCase, test_layouts.LayoutTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.use(self.driver)
+
+    def use(self, driver):
+        """Let the manager have a driver."""
+        self.driver = self.manager.driver = driver
+        driver.host = 'test@lustre'
+        driver.set_initialized()
+
+    def retype(self, volume, policy='never', host=None, **specs):
+        """Let the manager change a volume's type."""
+        before = volume.status
+        volume.previous_status, volume.status = before, 'retyping'
+        volume.save()
+        self.manager.retype(self.context, volume, self.volume_type(**specs).id,
+                            {'host': host or volume.host}, policy)
+        return self.loaded(volume)
+
+    def filled(self, **specs):
+        """Make a volume with two snapshots, and data in each of its images."""
+        volume = self.create(specs=specs)
+        self.write(volume, 1)
+        for pattern in 2, 3:
+            self.snapshot(volume)
+            self.write(volume, pattern, pattern * base.MIB)
+        return volume, self.content(volume)
+
+    def inodes(self):
+        """Return the inodes of the images of the first share."""
+        root, path = self.file_systems.roots[0]
+        directory = path + self.shares[0][len(root):]
+        return {name: os.stat(os.path.join(directory, name)).st_ino
+                for name in self.layouts()}
+
+    def attach(self, volume):
+        tests_utils.attach_volume(self.context, volume.id, str(uuid.uuid4()),
+                                  'host', '/dev/vda')
+        return self.loaded(volume)
+
+
+@ddt.ddt
+class RetypeTest(MovesTestCase):
+
+    @ddt.data(RAW, QCOW2)
+    def test_another_layout(self, specs):
+        volume, content = self.filled(**specs)
+        inodes = self.inodes()
+        for wanted, text in ((WIDE, test_layouts.WIDE),
+                             ({'lustre__layout': test_layouts.PROGRESSIVE},
+                              test_layouts.PROGRESSIVE),
+                             ({'lustre__pool': 'cap'}, '-c 1 -S 4M -p cap')):
+            volume = self.retype(volume, **{**specs, **wanted})
+            self.assertEqual('available', volume.status)
+            self.assertEqual(set(wanted), {
+                key.replace(':', '__') for key in
+                volume.volume_type.extra_specs} - set(specs))
+            self.assert_layout(text, 3)
+            self.assertEqual(inodes, self.inodes())
+            self.assertEqual(content, self.content(volume))
+
+    def test_new_files_have_the_new_layout(self):
+        volume = self.retype(self.create(specs=RAW), **RAW, **WIDE)
+        self.snapshot(volume)
+        self.assert_layout(test_layouts.WIDE, 2)
+
+    def test_thin_to_thick_and_back(self):
+        volume = self.create(specs=RAW)
+        self.write(volume, 1, 5 * base.MIB)
+        self.write(volume, 0, 7 * base.MIB)
+        content = self.content(volume)
+        thick = dict(RAW, provisioning__type='thick')
+
+        def taken():
+            return os.stat(self.path(volume)).st_blocks * 512
+        volume = self.retype(volume, **thick)
+        self.assertGreaterEqual(taken(), base.GIB)
+        self.assertEqual(content, self.content(volume))
+        volume = self.retype(volume, **{**thick, **WIDE})
+        self.assertGreaterEqual(taken(), base.GIB)
+        volume = self.retype(volume, **RAW)
+        self.assertLessEqual(taken(), 2 * base.MIB)
+        self.assertEqual(content, self.content(volume))
+        self.assertEqual([volume.name], self.listing())
+
+    def test_thick_that_does_not_fit(self):
+        volume = self.create(40, specs=RAW)
+        self.assertIn('not allowed', str(self.failure_of(
+            lambda: self.retype(volume, **dict(
+                RAW, provisioning__type='thick')))))
+        self.assertEqual('available', self.loaded(volume).status)
+        self.assertEqual(0, os.stat(self.path(volume)).st_blocks)
+
+    def test_pool_that_is_missing(self):
+        volume = self.create(specs={**RAW, **WIDE})
+        self.write(volume, 1)
+        self.failure_of(lambda: self.retype(volume, lustre__pool='nopool'))
+        volume = self.loaded(volume)
+        self.assertEqual('available', volume.status)
+        self.assert_layout(test_layouts.WIDE, 1)
+        self.assert_reads(volume, 1)
+
+    @ddt.data('layout', 'same')
+    def test_attached(self, what):
+        """It gets another type if its files stay as they are."""
+        volume = self.create(specs=RAW)
+        volume.status = 'in-use'
+        volume.attach_status = fields.VolumeAttachStatus.ATTACHED
+        volume.save()
+        volume = self.attach(volume)
+        before = self.layouts()
+        if what == 'same':
+            volume = self.retype(volume, **RAW, other='x')
+            self.assertEqual('in-use', volume.status)
+            self.assertIn('other', volume.volume_type.extra_specs)
+        else:
+            self.assertIn('not allowed', str(self.failure_of(
+                lambda: self.retype(volume, **RAW, **WIDE))))
+        self.assertEqual(before, self.layouts())
+
+    def test_another_format_is_left_to_cinder(self):
+        volume = self.create(specs=RAW)
+        self.assertIn('not allowed', str(self.failure_of(
+            lambda: self.retype(volume, **QCOW2))))
+        with self.attached(volume) as connection:
+            self.assertEqual('raw', connection['format'])
+
+    def test_repeated_after_an_interruption(self):
+        """Half of the images have been moved."""
+        volume, content = self.filled(**QCOW2)
+        base.run('lfs', 'migrate', '-c', '3', '-S', '1M', self.path(volume))
+        volume = self.retype(volume, **QCOW2, **WIDE)
+        self.assert_layout(test_layouts.WIDE, 3)
+        self.assertEqual(content, self.content(volume))
+
+
+@ddt.ddt
+class OSTPoolMigrationTest(MovesTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.use(self.new_driver(lustre_ost_pools=['flash', 'cap'],
+                                 lustre_operation_timeout=60))
+        self.names = {
+            (number // 2, pool['lustre_pool']): pool['pool_name']
+            for number, pool in enumerate(
+                self.driver.get_volume_stats(refresh=True)['pools'])}
+
+    def host(self, share, pool='flash'):
+        return 'test@lustre#' + self.names[share, pool]
+
+    def migrate(self, volume, host):
+        volume.previous_status, volume.status = volume.status, 'maintenance'
+        volume.save()
+        self.manager.migrate_volume(self.context, volume, {'host': host})
+        return self.loaded(volume)
+
+    def test_to_another_pool_and_back(self):
+        volume, content = self.filled(**QCOW2)
+        inodes = self.inodes()
+        for pool in 'cap', 'flash':
+            volume = self.migrate(volume, self.host(0, pool))
+            self.assertEqual(('available', 'success'),
+                             (volume.status, volume.migration_status))
+            self.assertEqual(self.host(0, pool), volume.host)
+            self.assert_layout('-c 1 -S 4M -p ' + pool, 3)
+            self.assertEqual(inodes, self.inodes())
+            self.assertEqual(content, self.content(volume))
+        self.snapshot(volume)
+        self.assert_layout('-c 1 -S 4M -p flash', 4)
+
+    def test_retype_into_another_pool(self):
+        volume = self.create(specs=RAW)
+        self.write(volume, 1)
+        volume = self.retype(volume, 'on-demand', self.host(0, 'cap'),
+                             **RAW, lustre__pool='cap')
+        self.assertEqual(self.host(0, 'cap'), volume.host)
+        self.assert_layout('-c 1 -S 4M -p cap', 1)
+        self.assert_reads(volume, 1)
+
+    def test_another_share_is_left_to_cinder(self):
+        self.override_config('migration_create_volume_timeout_secs', 60)
+        volume = self.create(specs=RAW)
+        self.write(volume, 1)
+        volume = self.migrate(volume, self.host(1, 'cap'))
+        self.assertEqual(self.shares[1], volume.provider_location)
+        self.assertEqual({'-c 1 -S 4M -p cap'},
+                         set(self.layouts(1).values()))
+        self.assert_reads(volume, 1)
+
+    def test_type_that_wants_the_old_pool(self):
+        volume = self.create(specs={**RAW, 'lustre__pool': 'flash'})
+        error = self.failure_of(self.migrate, volume, self.host(0, 'cap'))
+        self.assertIn('lustre:pool=flash', str(error))
+        volume = self.loaded(volume)
+        self.assertEqual(self.host(0), volume.host)
+        self.assert_layout('-c 1 -S 4M -p flash', 1)
+
+    def test_off_an_ost(self):
+        volume, content = self.filled(**QCOW2)
+        self.file_systems.fault(self.shares[0], 'ost-full=0')
+        self.addCleanup(self.file_systems.heal, self.shares[0])
+        self.driver.get_volume_stats(refresh=True)
+        self.assertTrue(self.driver.lay_out_anew(volume))
+        for path in self.layouts():
+            self.assertEqual(['1'], base.run(
+                'lfs', 'getstripe', '-i', os.path.join(
+                    self.directory(volume), path)).split())
+        self.assertEqual(content, self.content(volume))
