@@ -530,20 +530,21 @@ class LustreBackupDriverTestCase(test.TestCase):
                               if path.endswith('_metadata')])
 
     def test_cancelled(self):
-        backup, store = [], lustre.LustreBackupDriver._store
+        driver = lustre.LustreBackupDriver
+        back_up_chunk, store = driver._backup_chunk, driver._store
 
-        def cancel(driver, *args):
-            backup[0].status = fields.BackupStatus.DELETING
-            backup[0].save()
+        def cancel(driver, backup, *args):
+            back_up_chunk(driver, backup, *args)
+            backup.status = fields.BackupStatus.DELETING
+            backup.save()
+
+        def store_late(*args):
             # It has not been stored when the driver deletes the backup.
             time.sleep(0.3)
-            store(driver, *args)
+            store(*args)
 
-        create = tests_utils.create_backup
-        self.useFixture(fixtures.MockPatchObject(
-            tests_utils, 'create_backup', lambda *args, **kwargs: (
-                backup.append(create(*args, **kwargs)) or backup[0])))
-        with mock.patch.object(lustre.LustreBackupDriver, '_store', cancel):
+        with mock.patch.multiple(driver, _backup_chunk=cancel,
+                                 _store=store_late):
             self._back_up_file(self.driver(), DATA + bytes(GIB - len(DATA)),
                                self._volume().id)
         self.assertEqual([], self._files())
