@@ -126,15 +126,31 @@ class Filter:
         return patch_set if self.wants(patch_set) else None
 
     def _asks(self, event):
-        author, comment = event.get('author'), event.get('comment')
-        if not isinstance(comment, str) or not isinstance(author, dict):
+        author = event.get('author')
+        if isinstance(author, dict) and author.get('username') == self._user:
             return False
-        if author.get('username') == self._user:
-            return False
-        lines = comment[:10000].splitlines()
-        if lines and _HEADER.fullmatch(lines[0]):
-            del lines[0]
-        return any(self._request.fullmatch(line) for line in lines)
+        return any(self._request.fullmatch(line)
+                   for text in _texts(event) for line in _lines(text))
+
+
+def _texts(event):
+    """Yield what somebody has said, wherever Gerrit puts it.
+
+    Since 3.3 what is said of a whole patch set is beside the event's comment,
+    which has the number of such comments only.
+    """
+    yield event.get('comment')
+    placed = event.get('patchSetComments')
+    comments = (placed.get('/PATCHSET_LEVEL')
+                if isinstance(placed, dict) else None)
+    for comment in comments if isinstance(comments, list) else []:
+        if isinstance(comment, dict):
+            yield comment.get('message')
+
+
+def _lines(text):
+    lines = text[:10000].splitlines() if isinstance(text, str) else []
+    return lines[1:] if lines and _HEADER.fullmatch(lines[0]) else lines
 
 
 def parse(line):

@@ -12,6 +12,7 @@
 
 """One run: a command, its log, and how it ended."""
 
+import itertools
 import logging
 import os
 import pathlib
@@ -40,6 +41,8 @@ class Runner:
         self._options = options
         self._child = None
         self._stopped = False
+        # Of two runs of one patch set in one second.
+        self._numbers = itertools.count(1)
 
     def run(self, patch_set):
         """Run the command.
@@ -48,9 +51,10 @@ class Runner:
             the seconds that it took
         """
         started = time.monotonic()
-        place = '%d/%d/%s' % (
+        place = '%d/%d/%s-%d' % (
             patch_set.change, patch_set.number,
-            time.strftime('%Y%m%dT%H%M%SZ', time.gmtime()))
+            time.strftime('%Y%m%dT%H%M%SZ', time.gmtime()),
+            next(self._numbers))
         directory = pathlib.Path(self._options.log_dir, place)
         directory.mkdir(parents=True)
         with open(directory / 'console.txt', 'wb') as log:

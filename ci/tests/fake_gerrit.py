@@ -139,6 +139,11 @@ class FakeGerrit(fixtures.Fixture):
         return username == USER and key == self._user_key
 
     def serve(self, channel, command):
+        # A client may go away, and we may.
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            self._serve(channel, command)
+
+    def _serve(self, channel, command):
         try:
             words = shlex.split(command)
             if words[:2] == ['gerrit', 'stream-events']:
@@ -238,6 +243,15 @@ def commented(comment, number=4711, patch_set_number=1, author='somebody'):
             'patchSet': patch_set(number, patch_set_number),
             'author': {'username': author},
             'comment': 'Patch Set %d:\n\n%s' % (patch_set_number, comment)}
+
+
+def commented_beside(comment):
+    """What Gerrit has told since 3.3 of what is said of a patch set."""
+    event = commented('(1 comment)')
+    event['patchSetComments'] = {'/PATCHSET_LEVEL': [
+        {'file': '/PATCHSET_LEVEL', 'line': 0, 'message': comment,
+         'reviewer': {'username': 'somebody'}}]}
+    return event
 
 
 def open_change(number=4711, patch_set_number=1, **kwargs):

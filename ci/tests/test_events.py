@@ -51,15 +51,18 @@ class EventsTestCase(base.BaseTestCase):
               'It timed out.\n\nrecheck cinder-lustre-certify',
               'run-Lustre CI', 'run-lustre ci  ')
     def test_asks(self, comment):
-        found, again = self.filter.of_event(fake_gerrit.commented(comment))
-        self.assertEqual('4711,1', str(found))
-        self.assertTrue(again)
+        for event in (fake_gerrit.commented(comment),
+                      fake_gerrit.commented_beside(comment)):
+            found, again = self.filter.of_event(event)
+            self.assertEqual('4711,1', str(found))
+            self.assertTrue(again)
 
     @ddt.data('', 'LGTM', 'rechecked', 'please recheck', '> recheck',
               'run-Other CI', 'run-Lustre CI of course')
     def test_does_not_ask(self, comment):
-        self.assertEqual((None, False), self.filter.of_event(
-            fake_gerrit.commented(comment)))
+        for event in (fake_gerrit.commented(comment),
+                      fake_gerrit.commented_beside(comment)):
+            self.assertEqual((None, False), self.filter.of_event(event))
 
     def test_vote_above_a_comment(self):
         event = fake_gerrit.commented('')
@@ -99,7 +102,10 @@ class EventsTestCase(base.BaseTestCase):
 
     @ddt.data({}, {'type': 'ref-updated'}, {'type': ['patchset-created']},
               {'type': 'comment-added'},
-              {'type': 'comment-added', 'comment': 1, 'author': 2})
+              {'type': 'comment-added', 'comment': 1, 'author': 2},
+              {'type': 'comment-added', 'patchSetComments': [1]},
+              {'type': 'comment-added', 'patchSetComments': {
+                  '/PATCHSET_LEVEL': [1, {}, {'message': 2}]}})
     def test_other_events(self, event):
         self.assertEqual((None, False), self.filter.of_event(
             events.parse(json.dumps(event).encode())))
