@@ -24,7 +24,7 @@ The archive holds one directory of its own name:
     SHA256SUMS                of all other files
     certification.*           the last verdict on this release, if there is one
     cinder-lustre.conf.sample
-    constraints.txt           versions that the tests ran with
+    constraints.txt           versions that it was certified, or tested, with
     cinder_lustre-*.whl
     nova_lustre-*.whl         for releases that have a Nova it works with
     constraints-nova.txt
@@ -116,6 +116,9 @@ class Release:
 
 def known_releases(tree):
     """Return what there are constraints for.
+
+    Where the certification has some of its own, those count: their names are
+    the later ones.
 
     :returns: for each release of OpenStack the number and the file of each
         service's constraints

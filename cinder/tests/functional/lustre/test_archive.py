@@ -99,6 +99,14 @@ class ArchiveTestCase(test_package.EnvironmentTestCase):
             self.assertIn('cinder==%d.' % release.cinder,
                           release.constraints.read_text())
 
+    def test_constraints_of_the_certification(self):
+        """They come before those of the tests."""
+        own = self.known[self.release]['Cinder'][1]
+        certified = own.with_name('certify-%d.txt' % CINDER)
+        shutil.copy(own, certified)
+        self.assertEqual(certified, package.Release(
+            self.release, self.repository).constraints)
+
     def test_unknown_release(self):
         error = self.assertRaises(package.PackageError, self.build, '2013.2')
         self.assertIn(self.release, str(error))
