@@ -14,4 +14,4 @@ from tools import suites
 
 
 def load_tests(loader, tests, pattern):
-    return suites.suite(loader, 'ci/tests')
+    return suites.suite(loader, 'ci/tests', 'devstack/tests')
