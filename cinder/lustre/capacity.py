@@ -125,6 +125,10 @@ class Survey:
         """
         return self._useless.get(name, {})
 
+    def exclude(self, name, index, why):
+        """Count an OST as useless until the next report."""
+        self._useless.setdefault(name, {})[index] = why
+
     def _ask(self, name, share):
         question = self._running.get(name)
         if question is None or not question.is_alive():

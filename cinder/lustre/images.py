@@ -594,6 +594,12 @@ class VolumeImages:
     # Moving
 
     @_locked
+    def layouts(self):
+        """Return what each image is on, by its name, from the active one."""
+        return {image.file: layout.of_file(self._place, image.path)
+                for image in self.chain()}
+
+    @_locked
     def lay_out(self, wanted):
         """Move the bytes of all images to where a layout puts them.
 

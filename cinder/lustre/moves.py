@@ -71,6 +71,23 @@ class MovesMixin:
         self._move(target, volume)
         return True, None
 
+    # What an operator asks for (cinder.lustre.manage)
+
+    def share_names(self):
+        """Return the names of the pools of the shares."""
+        return list(self._shares)
+
+    def layouts(self, volume):
+        """Return what each file of a volume is on, by the file's name."""
+        return self._images(volume).layouts()
+
+    def avoid_ost(self, share_name, index, why):
+        """Let no file be made on an OST, until the next report.
+
+        :param share_name: of the share's pool
+        """
+        self._survey.exclude(share_name, index, why)
+
     @coordination.synchronized('{self.driver_prefix}-{volume.id}')
     def lay_out_anew(self, volume):
         """Move a volume's files to where its type says, off useless OSTs.
@@ -84,6 +101,8 @@ class MovesMixin:
             volume_images.claim()
             volume_images.lay_out(self._layout(volume))
         return True
+
+    # How it is done
 
     def _why_not_here(self, volume, target):
         """Tell what keeps a volume from being retyped where it is."""

@@ -13,6 +13,8 @@
 """Volumes that get another type or OST pool where they are."""
 
 import os
+import subprocess
+import sys
 import uuid
 
 import ddt
@@ -20,12 +22,31 @@ import ddt
 from cinder.objects import fields
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import managed
+from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre import test_layouts
 from cinder.tests.unit import utils as tests_utils
 
 RAW = {'lustre__format': 'raw', 'provisioning__type': 'thin'}
 QCOW2 = {'lustre__format': 'qcow2', 'provisioning__type': 'thin'}
 WIDE = {'lustre__stripe_count': '3', 'lustre__stripe_size': '1M'}
+
+CONF = """
+[DEFAULT]
+enabled_backends = lustre
+state_path = %(temp)s
+host = test
+[database]
+connection = sqlite:///%(temp)s/database
+[coordination]
+backend_url = file://%(temp)s
+[oslo_concurrency]
+lock_path = %(lock_path)s
+[lustre]
+volume_driver = cinder.volume.drivers.lustre.LustreDriver
+lustre_mount_point_base = %(mounts)s
+lustre_file_system_types = %(types)s
+%(shares)s
+"""
 
 
 class MovesTestCase(managed.ManagerTestCase, test_layouts.LayoutTestCase):
@@ -239,3 +260,70 @@ class OSTPoolMigrationTest(MovesTestCase):
                 'lfs', 'getstripe', '-i', os.path.join(
                     self.directory(volume), path)).split())
         self.assertEqual(content, self.content(volume))
+
+
+class CommandTest(MovesTestCase):
+    """cinder-lustre, as an operator runs it."""
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(stand_ins.DatabaseFile(
+            os.path.join(self.temp, 'database')))
+        self.conf = os.path.join(self.temp, 'cinder.conf')
+        with open(self.conf, 'w') as f:
+            f.write(CONF % {
+                'temp': self.temp, 'mounts': self.mount_base,
+                'lock_path': base.CONF.oslo_concurrency.lock_path,
+                'types': ','.join(base.FILE_SYSTEM_TYPES),
+                'shares': '\n'.join('lustre_shares = ' + share
+                                    for share in self.shares)})
+        self.share = self.driver.share_names()[0]
+
+    def command(self, *words, code=0):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'cinder.lustre.manage',
+             '--config-file', self.conf, *words],
+            cwd='/', capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        self.assertEqual(code, done.returncode, done.stdout + done.stderr)
+        return done.stdout + (done.stderr if code else '')
+
+    def test_show(self):
+        volume, _content = self.filled(**QCOW2, **WIDE)
+        other = self.create(specs={'lustre__pool': 'flash'})
+        output = self.command('show', volume.id)
+        self.assertNotIn(other.id, output)
+        self.assertEqual(3, output.count('-c 3 -S 1M on OST '))
+        self.assertIn('%s  %s  -c 1 -S 4M -p flash on OST ' % (
+            other.id, other.name), self.command('show'))
+
+    def test_empty_an_ost(self):
+        volume, content = self.filled(**QCOW2, lustre__stripe_count='4')
+        attached = self.create(specs={'lustre__stripe_count': '4'})
+        attached.status = 'in-use'
+        attached.save()
+        self.create(specs={'lustre__stripe_count': '4'}, share=1)
+        output = self.command('on', self.share, '2')
+        self.assertEqual({volume.id, attached.id},
+                         {line.split()[0] for line in output.splitlines()})
+
+        # An MDS that goes on making objects there: nothing is hidden.
+        output = self.command('empty', self.share, '2', code=1)
+        self.assertIn('max_create_count', output)
+
+        self.file_systems.fault(self.shares[0], 'ost-inactive=2')
+        self.addCleanup(self.file_systems.heal, self.shares[0])
+        output = self.command('empty', self.share, '2', code=1)
+        self.assertIn('%s  moved' % volume.id, output)
+        self.assertIn('%s  left where it is: it is attached' % attached.id,
+                      output)
+        self.assertEqual(content, self.content(volume))
+        attached.status = 'available'
+        attached.save()
+        self.assertIn('%s  moved' % attached.id,
+                      self.command('empty', self.share, '2'))
+        self.assertEqual('', self.command('on', self.share, '2'))
+
+    def test_a_share_that_is_not_there(self):
+        output = self.command('empty', 'elsewhere', '2', code=2)
+        self.assertIn("share 'elsewhere'", output)
+        self.assertIn(self.share, output)
