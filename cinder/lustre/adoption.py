@@ -76,6 +76,9 @@ class AdoptionMixin:
                 "the file is %(is)s, and extra spec lustre:format is "
                 "%(spec)s") % {'is': image.format,
                                'spec': specs['lustre:format']})
+        self._check_is_in_pool(volume, existing_ref,
+                               self._place_on(self._share_of_host(volume)),
+                               image.path)
         found.adopt_as(volume.name, units.Gi * gibibytes(image.virtual_size))
         self._note(volume, format=image.format, base_format=image.format)
         return {'provider_location': self._share_of_host(volume).name}

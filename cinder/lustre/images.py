@@ -140,9 +140,9 @@ def _advised(error):
     """Add to an error what can be done about it."""
     if not error or _TOO_LARGE not in error:
         return error
-    return _("%s: one stripe holds 16 TiB at most on ldiskfs, and the share's "
-             "default layout needs more stripes (lfs setstripe -c); a volume "
-             "that exists gets them as a clone") % error
+    return _("%s: one stripe holds 16 TiB at most on ldiskfs, and the file "
+             "needs more stripes; a volume gets them by its type's "
+             "lustre:stripe_count, one that exists by a retype") % error
 
 
 def _preallocation(space):

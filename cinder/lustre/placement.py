@@ -80,6 +80,22 @@ class PlacementMixin:
                     'wanted': wanted, 'chosen': chosen,
                     'type': volume.volume_type.name})
 
+    def _check_is_in_pool(self, volume, reference, place, path):
+        """Make sure that a file is in the OST pool that the host names.
+
+        :raises ManageExistingInvalidReference: it isn't
+        """
+        name = _ost_pool(volume)
+        if not name:
+            return
+        found = layout.of_file(place, path)
+        if not set(found.osts) <= set(layout.pool_members(place, name)):
+            raise exception.ManageExistingInvalidReference(
+                existing_ref=reference, reason=_(
+                    "it is not in OST pool %(pool)s, but: %(found)s; move it "
+                    "first (lfs migrate -p %(pool)s)") % {
+                        'pool': name, 'found': found})
+
     def _layout(self, volume):
         """Return the layout for the files of a volume, or None.
 

@@ -317,6 +317,22 @@ class OSTPoolsTest(LayoutTestCase):
         self.assertIn('-OST0000, which does not answer', str(error))
         self.assertEqual([], self.listing())
 
+    def test_adopted(self):
+        """A file becomes a volume of the OST pool that it is in."""
+        record = self.volume_record(0, status='managing')
+        directory = os.path.dirname(self.path(record))
+        reference = {'source-name': 'disk'}
+        path = os.path.join(directory, 'disk')
+        base.run('lfs', 'setstripe', '-p', 'cap', path)
+        base.run('truncate', '-s', '1M', path)
+        error = self.failure_of(self.driver.manage_existing, record,
+                                reference)
+        self.assertIn('lfs migrate -p flash', str(error))
+        self.assertEqual(['disk'], self.listing())
+        base.run('lfs', 'migrate', '-p', 'flash', path)
+        self.driver.manage_existing(record, reference)
+        self.assertEqual([record.name], self.listing())
+
     def test_volumes_of_before(self):
         """Those that have the share's pool go on."""
         others = self.new_driver(lustre_operation_timeout=60,
