@@ -484,6 +484,26 @@ def rename(path, new, mode):
     _sync_directory(new)
 
 
+def link(directory, new_directory, file_names):
+    """Give files a second name in another directory, durably; all or none.
+
+    :raises OSError: one can't get it, for example as another file has that
+        name, or as Lustre's projects differ (EXDEV)
+    """
+    made = []
+    try:
+        for name in file_names:
+            old, new = (os.path.join(d, name)
+                        for d in (directory, new_directory))
+            if not (os.path.lexists(new) and os.path.samefile(old, new)):
+                os.link(old, new, follow_symlinks=False)
+                made.append(new)
+    except OSError:
+        remove(made)
+        raise
+    sync(new_directory)
+
+
 def is_auxiliary(name):
     """Tell whether a file is part of a volume, but not its first image."""
     return re.search(r'\.(info|new|info\.new|' + _UUID + ')$', name)

@@ -46,6 +46,10 @@ delete a snapshot
     as active; remove the overlay; write the record without the snapshot. The
     overlay is kept intact by the commit, so all images read the same until it
     is gone, and the record names it until then.
+move to another directory
+    Give all files a second name there; let Cinder know; remove the first
+    names. A kill before Cinder knows leaves names there, which a repetition
+    takes; one after it leaves names here, which nobody uses any more.
 move to another layout
     Let Lustre move the bytes of one image after the other, from the base up;
     each keeps its name and inode.
@@ -592,6 +596,14 @@ class VolumeImages:
             self._allocate(image.path, size)
 
     # Moving
+
+    @_locked
+    def names(self):
+        """Return the names of all files of the volume, its record's too."""
+        record = self.record()
+        return (sorted({*self._known_files(record),
+                        *(image.file for image in self.chain())})
+                + ([self._name + '.info'] if record else []))
 
     @_locked
     def layouts(self):

@@ -13,12 +13,15 @@
 """Volumes that move without a copy through Cinder.
 
 A retype or a migration that stays on a share is done by ``lfs migrate``: the
-servers' bytes go from OSTs to OSTs, names, inodes and chains stay. It is done
-to volumes that nobody has attached. Lustre would do it under a running QEMU,
+servers' bytes go from OSTs to OSTs, names, inodes and chains stay. Between
+directories of one file system files get other names. It is done to volumes
+that nobody has attached. Lustre would do it under a running QEMU,
 but who writes then waits for as long as it takes, which a guest may not.
 
 What can't be done so is left to Cinder, which makes another volume and copies.
 """
+
+import os
 
 from oslo_log import log as logging
 
@@ -28,6 +31,7 @@ from cinder.lustre import capacity
 from cinder.lustre import files
 from cinder.lustre import images
 from cinder.volume import volume_utils
+from os_brick.remotefs import lustre as lustre_brick
 
 LOG = logging.getLogger(__name__)
 
@@ -58,18 +62,20 @@ class MovesMixin:
 
     @coordination.synchronized('{self.driver_prefix}-{volume.id}')
     def migrate_volume(self, context, volume, host):
-        """Move a volume to another OST pool of its share.
+        """Move a volume to another OST pool or directory of a file system.
 
         :returns: whether it was, and what else is to be changed
         """
         target = self._as_retyped(self._as_it_is_now(volume),
                                   volume.volume_type, host['host'])
-        if (not self._is_on_share_of(volume, target)
-                or self._is_in_use(volume)):
+        if self._is_in_use(volume) or not self._is_on_file_system_of(volume,
+                                                                     target):
             return False, None
         self._check_ost_pool(target)
-        self._move(target, volume)
-        return True, None
+        if self._is_on_share_of(volume, target):
+            self._move(target, volume)
+            return True, None
+        return self._relink(volume, target), None
 
     # What an operator asks for (cinder.lustre.manage)
 
@@ -142,6 +148,51 @@ class MovesMixin:
             return (volume_utils.extract_host(host),
                     capacity.split_pool(pool)[0])
         return share(volume.host) == share(target.host)
+
+    def _is_on_file_system_of(self, volume, target):
+        """Tell whether two hosts mean one file system of one back end."""
+        def backend_and_share(host):
+            pool = volume_utils.extract_host(host, 'pool') or ''
+            share = self._shares.get(capacity.split_pool(pool)[0])
+            return volume_utils.extract_host(host), share and share.root
+        return backend_and_share(volume.host) == backend_and_share(
+            target.host)
+
+    def _relink(self, volume, target):
+        """Move a volume's files to the directory of another share.
+
+        Names can be given across directories only within one mount: that of
+        the whole file system.
+
+        :returns: whether that can be done
+        """
+        source = self._place(volume).share
+        new = self._share_of_host(target)
+        volume_images = self._images(volume)
+        with volume_images.locked():
+            volume_images.claim()
+            wanted = self._layout(target)
+            if wanted and wanted != self._layout(volume):
+                volume_images.lay_out(wanted)
+            names = volume_images.names()
+            try:
+                self._client.ensure_mounted(new.root)
+                old_directory, new_directory = (
+                    os.path.join(self._client.mount_point(new.root),
+                                 share.directory) for share in (source, new))
+                self._client.call(new.root, files.link, old_directory,
+                                  new_directory, names)
+            except (OSError, lustre_brick.ShareUnavailable) as exc:
+                LOG.warning('Volume %(id)s is moved by a copy, not by '
+                            'renaming: %(exc)s', {'id': volume.id,
+                                                  'exc': exc})
+                return False
+            volume.update({'provider_location': new.name,
+                           'host': target.host})
+            volume.save()
+            self._client.call(new.root, files.remove, [
+                os.path.join(old_directory, name) for name in names])
+        return True
 
     def _is_in_use(self, volume):
         return self._is_volume_attached(volume) or volume.status in (

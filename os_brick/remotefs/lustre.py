@@ -161,6 +161,11 @@ class Share:
         """File system and directory: stays when the MGS list changes."""
         return os.path.join(self.fsname, self.directory).rstrip('/')
 
+    @property
+    def root(self):
+        """The share of the whole file system."""
+        return dataclasses.replace(self, directory='')
+
     def is_source(self, source, options):
         """Tell whether a source in the mount table is this share.
 

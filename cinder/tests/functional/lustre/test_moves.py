@@ -15,6 +15,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 import uuid
 
 import ddt
@@ -260,6 +261,73 @@ class OSTPoolMigrationTest(MovesTestCase):
                 'lfs', 'getstripe', '-i', os.path.join(
                     self.directory(volume), path)).split())
         self.assertEqual(content, self.content(volume))
+
+
+@ddt.ddt
+class DirectoryTest(MovesTestCase):
+    """Migrations between two directories of one file system."""
+
+    def setUp(self):
+        super().setUp()
+        root = self.file_systems.roots[0]
+        patch = mock.patch.object(self.file_systems, 'roots', [root, root])
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.shares[1] = self._new_share(*root)
+        self.use(self.new_driver(lustre_operation_timeout=60))
+
+    def migrate(self, volume, share):
+        volume.previous_status, volume.status = volume.status, 'maintenance'
+        volume.save()
+        self.manager.migrate_volume(self.context, volume,
+                                    {'host': self.host(share)})
+        return self.loaded(volume)
+
+    @ddt.data(RAW, QCOW2)
+    def test_there_and_back(self, specs):
+        volume, content = self.filled(**specs, **WIDE)
+        names, inodes = self.listing(0), self.inodes()
+        for share in 1, 0:
+            volume = self.migrate(volume, share)
+            self.assertEqual(('available', self.shares[share]),
+                             (volume.status, volume.provider_location))
+            self.assertEqual(names, self.listing(share))
+            self.assertEqual([], self.listing(1 - share))
+            self.assertEqual(content, self.content(volume))
+        self.assertEqual(inodes, self.inodes())
+        self.assert_layout(test_layouts.WIDE, 3)
+        self.delete(volume)
+        self.assertEqual([], self.listing(0))
+
+    def test_repeated_after_a_kill(self):
+        """It was killed before Cinder knew of the new names."""
+        volume, content = self.filled(**QCOW2)
+        names = self.listing(0)
+        with mock.patch.object(type(volume), 'save',
+                               side_effect=SystemExit):
+            self.assertRaises(SystemExit, self.driver.migrate_volume,
+                              self.context, volume, {'host': self.host(1)})
+        volume = self.loaded(volume)
+        self.assertEqual((names, names), (self.listing(0), self.listing(1)))
+        self.assertEqual(content, self.content(volume))
+        volume = self.migrate(volume, 1)
+        self.assertEqual(([], names), (self.listing(0), self.listing(1)))
+        self.assertEqual(content, self.content(volume))
+
+    def test_a_name_that_is_taken(self):
+        """All or none; then Cinder copies."""
+        self.override_config('migration_create_volume_timeout_secs', 60)
+        volume = self.create(specs=RAW)
+        self.write(volume, 1)
+        root, path = self.file_systems.roots[0]
+        other = os.path.join(path + self.shares[1][len(root):], volume.name)
+        with open(other, 'w') as f:
+            f.write('not ours')
+        volume = self.migrate(volume, 1)
+        self.assertEqual(self.shares[1], volume.provider_location)
+        self.assert_reads(volume, 1)
+        with open(other) as f:
+            self.assertEqual('not ours', f.read())
 
 
 class CommandTest(MovesTestCase):

@@ -329,6 +329,33 @@ class SpaceTestCase(FilesTestCase):
         self.assertEqual(3, libc.fallocate.call_count)
 
 
+class LinkTestCase(FilesTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.new = self.useFixture(fixtures.TempDir()).path
+        for name in 'a', 'b':
+            self.write(name, name.encode())
+
+    def test_link(self):
+        files.link(self.directory, self.new, ['a', 'b'])
+        # As a repetition does.
+        files.link(self.directory, self.new, ['a', 'b'])
+        for name in 'a', 'b':
+            self.assertTrue(os.path.samefile(
+                self.path(name), os.path.join(self.new, name)))
+
+    def test_all_or_none(self):
+        taken = os.path.join(self.new, 'b')
+        with open(taken, 'w') as f:
+            f.write('another')
+        self.assertRaises(FileExistsError, files.link, self.directory,
+                          self.new, ['a', 'b'])
+        self.assertEqual(['b'], os.listdir(self.new))
+        with open(taken) as f:
+            self.assertEqual('another', f.read())
+
+
 class HolesTestCase(FilesTestCase):
 
     def test_dig_holes(self):
