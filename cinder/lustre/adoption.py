@@ -18,6 +18,9 @@ share's own directory. Its format is qcow2 if it is one that a driver may open,
 and raw if it starts like nothing else. A reference with ``'format': 'raw'``
 says that a file is raw whatever it starts like.
 
+A snapshot is referred to by the name of its overlay, as a file is, or by the
+ID that it had last: ``{'source-id': '<ID>'}``.
+
 A volume's file is given back by forgetting it: it keeps its name, and can be
 adopted again.
 """
@@ -143,11 +146,16 @@ class AdoptionMixin:
                          self._provisioning(volume))
 
     def _unknown_id(self, volume_images, reference):
-        try:
-            snapshot_id = volume_images.recorded_id(
-                reference.get('source-name'))
-        except images.InvalidImage as exc:
-            raise _invalid(reference, exc.msg)
+        snapshot_id = reference.get('source-id')
+        if snapshot_id is None:
+            try:
+                snapshot_id = volume_images.recorded_id(
+                    reference.get('source-name'))
+            except images.InvalidImage as exc:
+                raise _invalid(reference, exc.msg)
+        elif snapshot_id not in volume_images.snapshot_ids():
+            raise _invalid(reference, _("the volume's record has no such "
+                                        "snapshot"))
         if is_managed_snapshot(snapshot_id):
             raise _invalid(reference, _("Cinder manages it already"))
         return snapshot_id

@@ -278,3 +278,27 @@ class ManageTest(base.LustreTestCase):
         self.assert_reads(volume, 2)
         self.delete(volume)
         self.assertEqual([], self.listing())
+
+    def test_snapshot_by_its_last_id(self):
+        volume = self.create()
+        snapshot = self.snapshot(volume)
+        self.driver.unmanage_snapshot(snapshot)
+        snapshot.destroy()
+        again = self.snapshot_record(volume)
+        for unknown in (again.id, 'active'):
+            self.assertRaises(exception.ManageExistingInvalidReference,
+                              self.driver.manage_existing_snapshot, again,
+                              {'source-id': unknown})
+        reference = {'source-id': snapshot.id}
+        self.assertEqual(1, self.driver.manage_existing_snapshot_get_size(
+            again, reference))
+        self.driver.manage_existing_snapshot(again, reference)
+        again.status = 'available'
+        again.save()
+        self.assertRaises(exception.ManageExistingInvalidReference,
+                          self.driver.manage_existing_snapshot,
+                          self.snapshot_record(volume), {'source-id':
+                                                         again.id})
+        self.delete_snapshot(again)
+        self.delete(volume)
+        self.assertEqual([], self.listing())
