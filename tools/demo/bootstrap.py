@@ -193,9 +193,17 @@ def make_environment(home, lists=HERE):
 
     :param lists: directory of requirements.txt and constraints.txt
     """
-    venv = home / 'venv-demo'
-    wanted = digest([lists / 'requirements.txt', lists / 'constraints.txt'],
-                    lists)
+    return make_venv(home / 'venv-demo', lists / 'requirements.txt',
+                     lists / 'constraints.txt', home,
+                     'Cinder, Glance and the clients')
+
+
+def make_venv(venv, requirements, constraints, home, what):
+    """A virtual environment with what a file of requirements asks for.
+
+    :param what: what that is, for who watches
+    """
+    wanted = digest([requirements, constraints], REPOSITORY)
     stamp = venv / 'requirements.stamp'
     if stamp.exists() and stamp.read_text() == wanted:
         return venv
@@ -204,10 +212,10 @@ def make_environment(home, lists=HERE):
     run_with_progress('Making a virtual environment in %s' % venv,
                       [sys.executable, '-m', 'venv', str(venv)], home, 120)
     run_with_progress(
-        'Installing Cinder, Glance and the clients',
+        'Installing ' + what,
         [venv / 'bin/pip', 'install', '--disable-pip-version-check',
-         '--progress-bar', 'off', '-r', lists / 'requirements.txt',
-         '-c', lists / 'constraints.txt'], home, 1800)
+         '--progress-bar', 'off', '-r', requirements, '-c', constraints],
+        home, 1800)
     stamp.write_text(wanted)
     return venv
 

@@ -12,6 +12,7 @@
 
 """Where the demo keeps its files, and the services' configuration."""
 
+import itertools
 import os
 import pathlib
 import secrets
@@ -213,7 +214,7 @@ def cinder_conf(layout, ports, shares, password):
         'transport_url = rabbit://demo:%s@127.0.0.1:%d/' % (
             password, ports.rabbitmq),
         'glance_api_servers = http://127.0.0.1:%d' % ports.glance,
-        'enabled_backends = %s' % BACKEND,
+        'enabled_backends = %s' % ','.join(shares.backends),
         # The scheduler learns of freed space, and of a backup service, from
         # such reports only. The first should not come after a minute.
         'backend_stats_polling_interval = 15',
@@ -229,13 +230,8 @@ def cinder_conf(layout, ports, shares, password):
         'backup_compression_algorithm = zstd',
         *shares.backup_options,
         '',
-        '[%s]' % BACKEND,
-        'volume_driver = cinder.volume.drivers.lustre.LustreDriver',
-        'volume_backend_name = %s' % BACKEND,
-        *['lustre_shares = %s' % share for share in shares.volumes],
-        'lustre_mount_point_base = %s' % layout.volume_mounts,
-        *shares.volume_options,
-        '',
+        *itertools.chain.from_iterable(
+            backend(layout, shares, name) for name in shares.backends),
         '[key_manager]',
         'backend = demo_keys.KeyManager',
         '',
@@ -252,6 +248,18 @@ def cinder_conf(layout, ports, shares, password):
         '[oslo_concurrency]',
         'lock_path = %s' % (lib / 'locks'),
         ''])
+
+
+def backend(layout, shares, name):
+    """The section of a backend of Cinder's."""
+    return [
+        '[%s]' % name,
+        'volume_driver = cinder.volume.drivers.lustre.LustreDriver',
+        'volume_backend_name = %s' % name,
+        *['lustre_shares = %s' % share for share in shares.backends[name]],
+        'lustre_mount_point_base = %s' % layout.volume_mounts,
+        *shares.volume_options,
+        '']
 
 
 def glance_conf(layout, password):

@@ -88,8 +88,28 @@ def deploy(layout, shares, run, how_to_use):
     :param how_to_use: called with the layout; returns what to tell of
         services that are kept
     """
-    arguments = parse(sys.argv[1:])
     out = report.Report()
+    started = time.monotonic()
+
+    def conclude(outcomes, why):
+        if outcomes is None:
+            out.say(why, 'bold red')
+            return 1
+        return summary(outcomes, time.monotonic() - started, layout.log, out)
+
+    return serve(parse(sys.argv[1:]), layout, shares, out,
+                 lambda: run(layout, shares, out), conclude, how_to_use)
+
+
+def serve(arguments, layout, shares, out, run, conclude, how_to_use):
+    """Do something with services that are taken down afterwards.
+
+    :param arguments: with stop, keep and lock_fd
+    :param run: called to bring services up and use them; returns anything
+        but None
+    :param conclude: called at the end with that, or with None and the reason
+        why it did not come so far; returns the exit code
+    """
     if arguments.lock_fd is not None:
         # Nothing that we start shall hold it after us.
         os.set_inheritable(arguments.lock_fd, False)
@@ -97,31 +117,27 @@ def deploy(layout, shares, run, how_to_use):
     signal.signal(signal.SIGHUP, stop)
     if arguments.stop:
         return take_down(layout, shares, arguments.lock_fd, out)
-    started = time.monotonic()
     if stack.remains(layout):
         out.say('Removing what an earlier run left.')
         if take_down(layout, shares, None, out):
             return 1
     shutil.rmtree(layout.log, ignore_errors=True)
-    outcomes = None
+    outcomes = why = None
     failed = False
     try:
-        outcomes = run(layout, shares, out)
+        outcomes = run()
     except (Stopped, KeyboardInterrupt):
-        out.say('Stopped; taking everything down.')
+        why = 'Stopped.'
     except (stack.ServiceFailed, procs.CommandFailed) as exc:
-        out.say('FAILED: %s' % exc, 'bold red')
+        why = 'FAILED: %s' % exc
         if isinstance(exc, stack.ServiceFailed):
             show_log(layout.log / (exc.name + '.log'), out)
     finally:
         if outcomes is None or not arguments.keep:
             failed = take_down(layout, shares, arguments.lock_fd, out)
-    if outcomes is None:
-        return 1
-    if arguments.keep:
+    if outcomes is not None and arguments.keep:
         out.say(how_to_use(layout))
-    return summary(outcomes, time.monotonic() - started, layout.log,
-                   out) or failed
+    return conclude(outcomes, why) or failed
 
 
 def stop(*_):

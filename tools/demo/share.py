@@ -19,6 +19,7 @@ import re
 import secrets
 import sys
 
+from tools.demo import config
 from tools.demo import procs
 
 SANDBOX = pathlib.Path(__file__).resolve().parents[2] / 'sandbox' \
@@ -29,7 +30,16 @@ MGS = '10.0.2.15@tcp'
 DIRECTORY = re.compile(r'cinder-lustre-demo-[0-9a-f]{8}')
 
 
-class Sandbox:
+class Shares:
+    """Shares for volumes, and one for backups."""
+
+    @property
+    def backends(self):
+        """Cinder's backends: {name: their shares for volumes}."""
+        return {config.BACKEND: self.volumes}
+
+
+class Sandbox(Shares):
     """Two file systems that look like Lustre to mount(8) and the drivers."""
 
     real = False
@@ -84,7 +94,7 @@ class Sandbox:
             self._installed.unlink()
 
 
-class RealShare:
+class RealShare(Shares):
     """Three directories of our own in a real share."""
 
     real = True
@@ -138,10 +148,10 @@ class RealShare:
                   limit=300)
 
 
-def choose(layout):
+def choose(layout, sandbox=Sandbox, real=RealShare):
     """The shares that the environment asks for."""
     share = os.environ.get('LUSTRE_SHARE')
-    return RealShare(layout, share) if share else Sandbox(layout)
+    return real(layout, share) if share else sandbox(layout)
 
 
 def with_mounted(layout, share, function, *arguments):

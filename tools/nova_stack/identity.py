@@ -50,3 +50,15 @@ def fill(url, password, catalog):
     administrator.put('%s/projects/%s/users/%s/roles/%s' % (
         url, administrator.get_project_id(), administrator.get_user_id(),
         role['id']))
+
+
+def make_tenant(url, password, name):
+    """Make a project and a user of this name, who can't log in.
+
+    :returns: their IDs
+    """
+    administrator = log_in(url, password)
+    return tuple(
+        administrator.post('%s/%ss' % (url, what), json={what: {
+            'name': name, 'domain_id': 'default'}}).json()[what]['id']
+        for what in ('project', 'user'))

@@ -29,8 +29,9 @@ class Handler(server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.partition('?')[0].rstrip('/').split('/')
-        # /v2.0/ports: the collection is named as its address is.
-        body = json.dumps({path[-1].removesuffix('.json'): []}).encode()
+        # /v2.0/security-groups: the collection is security_groups.
+        name = path[-1].removesuffix('.json').replace('-', '_')
+        body = json.dumps({name: []}).encode()
         self.send_response(200)
         self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))

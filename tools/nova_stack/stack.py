@@ -27,21 +27,28 @@ COMPUTES = {'stock': 'libvirt.LibvirtDriver',
 
 
 class Stack(stack.Stack):
-    """The services of one stack."""
+    """The services of one stack.
 
-    def __init__(self, layout, shares):
+    :param computes: {name of a compute host: its compute_driver}; without
+        any, there is no Nova
+    """
+
+    writer_class = config.Writer
+
+    def __init__(self, layout, shares, computes=COMPUTES):
         super().__init__(layout, shares)
         self.writer = None
+        self.drivers = computes
         self.computes = {
             name: compute.ComputeHost(self, name, number)
-            for number, name in enumerate(COMPUTES, 1)}
+            for number, name in enumerate(computes, 1)}
 
     # Going up.
 
     def write_configuration(self, rabbitmq, mysql):
         self.ports = config.Ports()
-        self.writer = config.Writer(self.layout, self.ports, self.shares,
-                                    COMPUTES)
+        self.writer = self.writer_class(self.layout, self.ports, self.shares,
+                                        self.drivers)
         self.writer.write_all(self.user, rabbitmq, mysql)
 
     def start(self, progress):
@@ -53,30 +60,43 @@ class Stack(stack.Stack):
         self.wait('rabbitmq', self._rabbitmq_answers, 60)
         progress('Keystone')
         self._start_keystone()
-        progress("Cinder's, Glance's and Nova's services")
+        progress("Cinder's and Glance's services")
         for name in ('scheduler', 'volume', 'backup'):
             self._start_cinder(name)
         self._start_cinder_api()
         self._start_glance_api()
-        self._start_placement()
         self._start_neutron()
+        self._wait_for_apis('cinder', 'glance')
+        if self.computes:
+            self._start_computes(progress)
+
+    def _start_computes(self, progress):
+        """Start Nova, and the compute hosts."""
+        progress("Nova's services")
+        self._start_placement()
         self._start_nova()
-        for name in ('cinder', 'glance', 'placement', 'nova'):
-            self.wait(name + '-api', lambda name=name: stack.answers(
-                self.writer.url(name)), 120)
+        self._wait_for_apis('placement', 'nova')
         progress('the compute hosts')
         compute.make_hypervisor_user()
         for host in self.computes.values():
             host.start()
 
+    def _wait_for_apis(self, *names):
+        for name in names:
+            self.wait(name + '-api', lambda name=name: stack.answers(
+                self.writer.url(name)), 120)
+
     def catalog(self):
         """Types of services, and where they are."""
         url = self.writer.url
-        return {'identity': url('keystone') + '/v3',
-                'image': url('glance'),
-                'placement': url('placement'),
-                'block-storage': url('cinder') + '/v3',
-                'compute': url('nova') + '/v2.1'}
+        found = {'identity': url('keystone') + '/v3',
+                 'image': url('glance'),
+                 'network': url('neutron'),
+                 'block-storage': url('cinder') + '/v3'}
+        if self.computes:
+            found.update(placement=url('placement'),
+                         compute=url('nova') + '/v2.1')
+        return found
 
     def _manage(self, command, *arguments, limit=180):
         service = command.partition('-')[0]
@@ -90,6 +110,10 @@ class Stack(stack.Stack):
         self._manage('cinder-manage', 'db', 'sync')
         self._manage('glance-manage', 'db_sync')
         self._manage('keystone-manage', 'db_sync')
+        if self.computes:
+            self._fill_nova_databases()
+
+    def _fill_nova_databases(self):
         self._manage('placement-manage', 'db', 'sync')
         self._manage('nova-manage', 'api_db', 'sync')
         self._manage(
