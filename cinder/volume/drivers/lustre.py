@@ -405,7 +405,15 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
 
     def update_migrated_volume(self, ctxt, volume, new_volume,
                                original_volume_status):
-        """Keep the files' names: a volume's files are found by name_id."""
+        """Keep the files' names: a volume's files are found by name_id.
+
+        Cinder goes on to swap what is recorded of the two volumes; but of a
+        tenant's request (a retype) it leaves out what tenants can't read.
+        """
+        if not ctxt.is_admin:
+            before, after = (self._formats(volume), self._formats(new_volume))
+            self._note(volume, **after)
+            self._note(new_volume, **before)
         return {'_name_id': new_volume.name_id,
                 'provider_location': new_volume.provider_location}
 
@@ -913,8 +921,20 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                 {'id': volume.id, 'what': what})
 
     def _recorded_format(self, volume):
-        with volume.obj_as_admin():
-            return volume.admin_metadata.get('base_format')
+        return self._formats(volume).get('base_format')
+
+    @staticmethod
+    def _formats(volume):
+        """Return what is recorded of a volume's formats.
+
+        An object of a tenant's request may have no admin metadata, as if there
+        were none: Cinder has looked before us.
+        """
+        metadata = (volume.admin_metadata if volume._context.is_admin else
+                    db.volume_admin_metadata_get(volume._context.elevated(),
+                                                 volume.id))
+        return {key: metadata[key] for key in ('format', 'base_format')
+                if key in metadata}
 
     def _note_active_format(self, volume, image_format):
         """Note the active image's format, for those who read it there.

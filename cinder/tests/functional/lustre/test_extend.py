@@ -19,6 +19,8 @@ import time
 
 import ddt
 
+from cinder import context
+from cinder import objects
 from cinder.objects import fields
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import guest
@@ -98,3 +100,20 @@ class ExtendAttachedTest(base.LustreTestCase):
             self.assertGreaterEqual(
                 os.stat(self.path(volume)).st_blocks * 512,
                 SIZES[-1] * base.GIB)
+
+
+class ExtendTest(base.LustreTestCase):
+
+    def test_extend_for_a_tenant(self):
+        """Somebody has asked for what a tenant's object does not have."""
+        volume = self.create(specs={'lustre__format': 'raw'})
+        self.write(volume, 1)
+        tenant = context.RequestContext(volume.user_id, volume.project_id,
+                                        is_admin=False)
+        theirs = objects.Volume.get_by_id(tenant, volume.id)
+        self.assertEqual({}, theirs.admin_metadata)
+        self.driver.extend_volume(theirs, 2)
+        volume.size = 2
+        volume.save()
+        self.assert_reads(volume, 1)
+        self.assertEqual(2 * base.GIB, self.content(volume)[0])

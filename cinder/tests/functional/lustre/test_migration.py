@@ -16,7 +16,9 @@ from unittest import mock
 
 import ddt
 
+from cinder import context
 from cinder import exception
+from cinder import objects
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import managed
 
@@ -112,6 +114,31 @@ class MigrationTest(managed.ManagerTestCase):
         self.assertEqual(content, self.content(volume))
         self.snapshot(volume)
         self.assertEqual(content, self.content(volume))
+
+    @ddt.data('raw', 'qcow2')
+    def test_retype_by_a_tenant(self, image_format):
+        """Cinder hides the recorded format from itself then."""
+        volume = self.create(specs=RAW)
+        self.write(volume, 1)
+        content = self.content(volume)
+        tenant = context.RequestContext(volume.user_id, volume.project_id,
+                                        is_admin=False)
+        source = objects.Volume.get_by_id(tenant, volume.id)
+        source.previous_status, source.status = source.status, 'retyping'
+        source.save()
+        self.manager.migrate_volume(
+            tenant, source, {'host': self.host(1)}, force_host_copy=True,
+            new_type_id=self.volume_type(lustre__format=image_format).id)
+        volume = self.loaded(volume)
+        self.assertEqual(('available', 'success'),
+                         (volume.status, volume.migration_status))
+        self.assertEqual(image_format, volume.admin_metadata['base_format'])
+        self.assert_files(volume, 1, '')
+        with self.attached(volume) as connection:
+            self.assertEqual(image_format, connection['format'])
+        self.assertEqual(content, self.content(volume))
+        self.delete(volume)
+        self.assertEqual([], self.listing(1))
 
     def copy_disk(self, _context, source, target, remote=None):
         """Copy a disk, not bytes, as a connector for images may."""
