@@ -190,9 +190,8 @@ class CopiesMixin:
     # Containers
 
     def _is_encrypted(self, volume):
-        with volume.obj_as_admin():
-            return (volume.encryption_key_id is not None
-                    or 'encrypted' in volume.admin_metadata)
+        return (volume.encryption_key_id is not None
+                or 'encrypted' in self._admin_metadata(volume))
 
     def _refuse_chain_for_container(self, volume, chain):
         """Refuse a restoration where one container can't be all there is."""

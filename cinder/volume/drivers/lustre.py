@@ -923,18 +923,23 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
     def _recorded_format(self, volume):
         return self._formats(volume).get('base_format')
 
-    @staticmethod
-    def _formats(volume):
-        """Return what is recorded of a volume's formats.
-
-        An object of a tenant's request may have no admin metadata, as if there
-        were none: Cinder has looked before us.
-        """
-        metadata = (volume.admin_metadata if volume._context.is_admin else
-                    db.volume_admin_metadata_get(volume._context.elevated(),
-                                                 volume.id))
+    def _formats(self, volume):
+        """Return what is recorded of a volume's formats."""
+        metadata = self._admin_metadata(volume)
         return {key: metadata[key] for key in ('format', 'base_format')
                 if key in metadata}
+
+    @staticmethod
+    def _admin_metadata(volume):
+        """Return a volume's admin metadata.
+
+        An object of a tenant's request may have none, as if there were none:
+        Cinder has looked before us.
+        """
+        if volume._context.is_admin:
+            return volume.admin_metadata
+        return db.volume_admin_metadata_get(volume._context.elevated(),
+                                            volume.id)
 
     def _note_active_format(self, volume, image_format):
         """Note the active image's format, for those who read it there.

@@ -20,6 +20,7 @@ import uuid
 
 import ddt
 
+from cinder import context
 from cinder import exception
 from cinder import objects
 from cinder.tests.functional.lustre import base
@@ -456,6 +457,16 @@ class EncryptedTest(EncryptedTestCase):
         for one, expected in ((snapshot, of_snapshot), (newest, content)):
             backup = self.back_up(volume, snapshot=one)
             self.assertEqual(expected, self.content(self.restored(backup)))
+
+    def test_what_is_noted_of_a_copy_is_seen_for_tenants(self):
+        copy = self.create()
+        self.driver._note(copy, encrypted='true')
+        tenant = context.RequestContext(copy.user_id, copy.project_id,
+                                        is_admin=False)
+        theirs = objects.Volume.get_by_id(tenant, copy.id)
+        # Cinder has looked, and found what tenants may see.
+        self.assertEqual({}, theirs.admin_metadata)
+        self.assertTrue(self.driver._is_encrypted(theirs))
 
     def test_in_use(self):
         volume = self.make_encrypted()
