@@ -190,12 +190,11 @@ function configure_lustre_tempest {
     iniset "$TEMPEST_CONFIG" volume vendor_name OpenSFS
     iniset "$TEMPEST_CONFIG" volume storage_protocol nfs
     iniset "$TEMPEST_CONFIG" volume manage_volume_ref source-name,volume-%s
+    iniset "$TEMPEST_CONFIG" volume manage_snapshot_ref source-id,%s
     iniset "$TEMPEST_CONFIG" volume-feature-enabled snapshot True
     iniset "$TEMPEST_CONFIG" volume-feature-enabled clone True
     iniset "$TEMPEST_CONFIG" volume-feature-enabled manage_volume True
-    # Tempest names a snapshot by its ID alone, and here its volume's ID is in
-    # the name as well.
-    iniset "$TEMPEST_CONFIG" volume-feature-enabled manage_snapshot False
+    iniset "$TEMPEST_CONFIG" volume-feature-enabled manage_snapshot True
     iniset "$TEMPEST_CONFIG" volume-feature-enabled extend_attached_volume \
         "$raw"
     iniset "$TEMPEST_CONFIG" volume-feature-enabled volume_revert True
