@@ -26,6 +26,7 @@ import os
 from oslo_log import log as logging
 
 from cinder import coordination
+from cinder.db import api as db
 from cinder.i18n import _
 from cinder.lustre import capacity
 from cinder.lustre import files
@@ -35,8 +36,11 @@ from os_brick.remotefs import lustre as lustre_brick
 
 LOG = logging.getLogger(__name__)
 
-# The extra specs that are about what a file is, or about where it is.
 _FORMAT = 'lustre:format'
+
+# In the admin metadata: the share where a volume's files have names as well,
+# as long as it moves from one share to another.
+_SECOND_NAMES = 'second_names'
 
 
 class MovesMixin:
@@ -166,7 +170,6 @@ class MovesMixin:
 
         :returns: whether that can be done
         """
-        source = self._place(volume).share
         new = self._share_of_host(target)
         volume_images = self._images(volume)
         with volume_images.locked():
@@ -174,25 +177,65 @@ class MovesMixin:
             wanted = self._layout(target)
             if wanted and wanted != self._layout(volume):
                 volume_images.lay_out(wanted)
-            names = volume_images.names()
             try:
                 self._client.ensure_mounted(new.root)
-                old_directory, new_directory = (
-                    os.path.join(self._client.mount_point(new.root),
-                                 share.directory) for share in (source, new))
-                self._client.call(new.root, files.link, old_directory,
-                                  new_directory, names)
+                self._remove_second_names(volume)
+                self._note(volume, **{_SECOND_NAMES: new.name})
+                self._give_names(volume, new, volume_images.names())
             except (OSError, lustre_brick.ShareUnavailable) as exc:
-                LOG.warning('Volume %(id)s is moved by a copy, not by '
-                            'renaming: %(exc)s', {'id': volume.id,
-                                                  'exc': exc})
+                LOG.warning('Volume %(id)s is moved by a copy, not by its '
+                            'names: %(exc)s', {'id': volume.id, 'exc': exc})
+                if isinstance(exc, OSError):
+                    # It has come back: no name has been given.
+                    self._forget_second_names(volume)
                 return False
-            volume.update({'provider_location': new.name,
-                           'host': target.host})
-            volume.save()
-            self._client.call(new.root, files.remove, [
-                os.path.join(old_directory, name) for name in names])
         return True
+
+    def _give_names(self, volume, new, names):
+        """Give a volume's files other names, and let Cinder know."""
+        old = self._place(volume).share
+        old_directory, new_directory = (
+            os.path.join(self._client.mount_point(new.root), share.directory)
+            for share in (old, new))
+        self._client.call(new.root, files.link, old_directory, new_directory,
+                          names)
+        # From here on these are the second names.
+        self._note(volume, **{_SECOND_NAMES: old.name})
+        volume.update({
+            'provider_location': new.name,
+            'host': volume_utils.append_host(
+                volume_utils.extract_host(volume.host),
+                capacity.pool_name(new))})
+        volume.save()
+        self._client.call(new.root, files.remove, [
+            os.path.join(old_directory, name) for name in names])
+        self._forget_second_names(volume)
+
+    def _remove_second_names(self, volume):
+        """Remove what a move that was interrupted has left elsewhere."""
+        noted = self._admin_metadata(volume).get(_SECOND_NAMES)
+        if not noted:
+            return
+        share = self._share_named(noted)
+        place = self._place(volume)
+        if share.path != place.share.path:
+            other = self._place_on(self._shares.get(
+                capacity.pool_name(share), share))
+            other.available()
+            found = other.call(files.named, other.directory, volume.name)
+            other.call(files.remove, [
+                os.path.join(other.directory, name)
+                for name in [*found, volume.name + '.info']])
+        self._forget_second_names(volume)
+
+    def _forget_second_names(self, volume):
+        metadata = dict(self._admin_metadata(volume))
+        metadata.pop(_SECOND_NAMES, None)
+        with volume.obj_as_admin():
+            db.volume_admin_metadata_delete(volume._context, volume.id,
+                                            _SECOND_NAMES)
+            volume.admin_metadata = metadata
+            volume.obj_reset_changes(['admin_metadata'])
 
     def _is_in_use(self, volume):
         return self._is_volume_attached(volume) or volume.status in (

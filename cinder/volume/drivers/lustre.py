@@ -375,6 +375,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
             snapshot_ids = []
         if not all(map(adoption.is_managed_snapshot, snapshot_ids)):
             raise exception.VolumeIsBusy(volume_name=volume.name)
+        self._remove_second_names(volume)
         volume_images.remove()
 
     @classmethod

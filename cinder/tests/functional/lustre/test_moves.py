@@ -20,6 +20,9 @@ import uuid
 
 import ddt
 
+from cinder import context
+from cinder.lustre import files
+from cinder import objects
 from cinder.objects import fields
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import managed
@@ -299,20 +302,62 @@ class DirectoryTest(MovesTestCase):
         self.delete(volume)
         self.assertEqual([], self.listing(0))
 
-    def test_repeated_after_a_kill(self):
-        """It was killed before Cinder knew of the new names."""
+    STEPS = ('link', 'save', 'remove')
+
+    @ddt.data(*((step, then) for step in STEPS
+                for then in ('repeated', 'deleted', 'used')))
+    @ddt.unpack
+    def test_killed(self, step, then):
+        """It was killed right after a step; all can be read, none is lost."""
         volume, content = self.filled(**QCOW2)
         names = self.listing(0)
-        with mock.patch.object(type(volume), 'save',
-                               side_effect=SystemExit):
-            self.assertRaises(SystemExit, self.driver.migrate_volume,
-                              self.context, volume, {'host': self.host(1)})
+        host = self.host(1)
+        self.kill_after(step, volume, host)
         volume = self.loaded(volume)
-        self.assertEqual((names, names), (self.listing(0), self.listing(1)))
         self.assertEqual(content, self.content(volume))
-        volume = self.migrate(volume, 1)
-        self.assertEqual(([], names), (self.listing(0), self.listing(1)))
-        self.assertEqual(content, self.content(volume))
+        if then == 'used':
+            # Names that are left over don't follow.
+            self.driver.revert_to_snapshot(
+                self.context, volume, volume.snapshots[-1])
+            content = self.content(volume)
+        if then != 'deleted':
+            share = 1 if step == 'link' else 0
+            volume = self.migrate(volume, share)
+            self.assertEqual(([], names), (self.listing(1 - share),
+                                           self.listing(share)))
+            self.assertEqual(content, self.content(volume))
+        self.driver.delete_volume(self.of_tenant(volume))
+        self.assertEqual(([], []), (self.listing(0), self.listing(1)))
+
+    @staticmethod
+    def of_tenant(volume):
+        """Load a volume as Cinder does for a request of its owner."""
+        return objects.Volume.get_by_id(context.RequestContext(
+            volume.user_id, volume.project_id), volume.id)
+
+    def kill_after(self, step, volume, host):
+        def then_die(function):
+            def work(*args, **kwargs):
+                function(*args, **kwargs)
+                raise SystemExit
+            return work
+
+        call = self.driver._client.call
+        linked = then_die(call)
+
+        def call_and_die(share, function, *args, **kwargs):
+            return (linked if function is files.link else call)(
+                share, function, *args, **kwargs)
+
+        with {'link': mock.patch.object(self.driver._client, 'call',
+                                        call_and_die),
+              'save': mock.patch.object(objects.Volume, 'save', then_die(
+                  objects.Volume.save)),
+              'remove': mock.patch.object(
+                  self.driver, '_forget_second_names',
+                  side_effect=SystemExit)}[step]:
+            self.assertRaises(SystemExit, self.driver.migrate_volume,
+                              self.context, volume, {'host': host})
 
     def test_a_name_that_is_taken(self):
         """All or none; then Cinder copies."""
