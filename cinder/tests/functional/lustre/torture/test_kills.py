@@ -73,6 +73,8 @@ THIN, THIN_RAW, THICK, THICK_QCOW2 = (
         ('thick', 'qcow2')))
 ENCRYPTED = 'encrypted'
 
+LAID_OUT = dict(THIN, lustre__stripe_count='2')
+
 # Of a file that is no volume's.
 FILE = 'disk.img'
 
@@ -124,6 +126,7 @@ class World:
     :ivar unfinished: what can't be read before it is available
     :ivar file: name and format of a file that is or becomes no volume's
     :ivar backup: a backup that is being made or restored
+    :ivar type: the id of a volume type that it gets
     :ivar twin: the same of the other volume of a group
     """
 
@@ -134,6 +137,7 @@ class World:
     unfinished: list = dataclasses.field(default_factory=list)
     file: tuple = (None, None)
     backup: str = None
+    type: str = None
     twin: 'World' = None
 
     def all(self):
@@ -174,6 +178,15 @@ def with_snapshot_record(specs, snapshots=0):
     def prepare(test):
         world = volume(specs, snapshots=snapshots)(test)
         world.snapshot = test.snapshot_record(test.volume_of(world)).id
+        return world
+    return prepare
+
+
+def to_retype(specs, new_specs, snapshots=0):
+    """A volume that is getting another type."""
+    def prepare(test):
+        world = volume(specs, 'retyping', snapshots=snapshots)(test)
+        world.type = test.volume_type(**new_specs).id
         return world
     return prepare
 
@@ -339,6 +352,17 @@ def revert(test, world):
     test.driver.revert_to_snapshot(
         test.context, made,
         objects.Snapshot.get_by_id(test.context, world.taken[-1]))
+    test.update(made, 'available')
+
+
+def retype(test, world):
+    made = test.volume_of(world)
+    done, _update = test.driver.retype(
+        test.context, made,
+        objects.VolumeType.get_by_id(test.context, world.type), {},
+        {'host': made.host})
+    assert done
+    made.volume_type_id = world.type
     test.update(made, 'available')
 
 
@@ -519,6 +543,14 @@ OPERATIONS = [
     *(Operation('restore ' + name, to_restore(specs), restore,
                 repeat=restore_again)
       for name, specs in (('(to raw)', THIN_RAW), ('(to thick raw)', THICK))),
+    Operation('create (with a layout)', with_new(LAID_OUT), create,
+              delete_new, False),
+    Operation('retype (to another layout)',
+              to_retype(THIN, LAID_OUT, snapshots=1), retype),
+    Operation('retype (thin to thick raw)', to_retype(THIN_RAW, THICK),
+              retype),
+    Operation('retype (thick to thin raw)', to_retype(THICK, THIN_RAW),
+              retype),
 ]
 
 
