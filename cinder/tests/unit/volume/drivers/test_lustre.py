@@ -770,6 +770,68 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertTrue(self.driver.local_path(volume).endswith(
             '/volume-' + fake_constants.VOLUME2_ID))
 
+    # Other types and pools
+
+    def retype(self, volume, specs, pool=POOL):
+        """Ask the driver for another type; no test here has lfs."""
+        new_type = volume_types.create(self.context, str(uuid.uuid4()), specs)
+        return self.driver.retype(
+            self.context, volume,
+            objects.VolumeType.get_by_id(self.context, new_type.id), {},
+            {'host': 'host@lustre#' + pool})
+
+    @ddt.data(
+        # Nothing about the files.
+        ('thin', 'raw', {'lustre:format': 'raw'}),
+        ('thin', 'qcow2', {'any': 'thing'}),
+        ('thick', 'raw', {'provisioning:type': 'thick',
+                          'multiattach': '<is> True'}))
+    @ddt.unpack
+    def test_retype_of_what_is_attached(self, provisioning, image_format,
+                                        specs):
+        volume = self.attach(self.create(provisioning, image_format))
+        self.assertEqual((True, None), self.retype(volume, specs))
+
+    @ddt.data(('thin', 'raw', 'thick'), ('thick', 'raw', 'thin'))
+    @ddt.unpack
+    def test_retype_to_other_provisioning(self, before, image_format, after):
+        volume = self.create(before, image_format)
+        content = self.guest(volume)
+        self.assertEqual((True, None), self.retype(
+            volume, {'provisioning:type': after}))
+        self.assertEqual(content, self.guest(volume))
+        taken = fakes.allocated(self.path(volume))
+        self.assertEqual(after == 'thick', taken >= GIB)
+
+    @ddt.data(
+        ({'lustre:format': 'qcow2'}, POOL, 'its file is raw'),
+        ({}, OTHER_POOL, 'another share'),
+        ({}, POOL + '+flash', 'it is attached'),
+        ({'lustre:stripe_count': '2'}, POOL, 'it is attached'),
+        ({'provisioning:type': 'thick'}, POOL, 'it is attached'))
+    @ddt.unpack
+    def test_retype_is_left_to_cinder(self, specs, pool, reason):
+        logger = self.useFixture(fixtures.FakeLogger())
+        volume = self.attach(self.create('thin', 'raw'))
+        self.assertEqual((False, None), self.retype(volume, specs, pool))
+        self.assertIn(reason, logger.output)
+
+    @ddt.data(({'provisioning:type': 'thick'}, 'qcow2 image'),
+              ({'multiattach': '<is> True'}, 'one server'))
+    @ddt.unpack
+    def test_retype_of_qcow2_is_left_to_cinder(self, specs, reason):
+        logger = self.useFixture(fixtures.FakeLogger())
+        self.assertEqual((False, None), self.retype(
+            self.create('thin', 'qcow2'), specs))
+        self.assertIn(reason, logger.output)
+
+    def test_migrate_to_another_file_system(self):
+        volume = self.create('thin', 'raw')
+        self.assertEqual((False, None), self.driver.migrate_volume(
+            self.context, volume, {'host': 'host@lustre#' + OTHER_POOL}))
+        self.assertEqual((False, None), self.driver.migrate_volume(
+            self.context, volume, {'host': 'host@other#' + POOL}))
+
     # Deleting
 
     @ddt.data(*KINDS)
