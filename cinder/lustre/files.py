@@ -490,6 +490,9 @@ def link(directory, new_directory, file_names):
     :raises OSError: one can't get it, for example as another file has that
         name, or as Lustre's projects differ (EXDEV)
     """
+    if os.path.samefile(directory, new_directory):
+        # Those who remove the first names would remove the only ones.
+        raise OSError(errno.EEXIST, "It is the same directory", directory)
     made = []
     try:
         for name in file_names:

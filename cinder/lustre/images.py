@@ -47,10 +47,10 @@ delete a snapshot
     overlay is kept intact by the commit, so all images read the same until it
     is gone, and the record names it until then.
 move to another directory
-    Note it; give all files a second name there; let Cinder know; remove the
-    first names, and the note. Whenever this is interrupted all names of one
-    directory are there, and the note leads a repetition, or the deletion, to
-    those of the other one.
+    Note both; give all files a second name there; let Cinder know; remove the
+    first names, and the note. Whenever this is interrupted, all names are in
+    the directory that Cinder knows of, and the note leads a repetition, or the
+    deletion, to those in the other one.
 move to another layout
     Let Lustre move the bytes of one image after the other, from the base up;
     each keeps its name and inode.

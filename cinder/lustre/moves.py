@@ -38,9 +38,9 @@ LOG = logging.getLogger(__name__)
 
 _FORMAT = 'lustre:format'
 
-# In the admin metadata: the share where a volume's files have names as well,
-# as long as it moves from one share to another.
-_SECOND_NAMES = 'second_names'
+# In the admin metadata, as long as a volume moves from one share to another:
+# its files may have names on both.
+_MOVED_FROM, _MOVED_TO = 'moved_from', 'moved_to'
 
 
 class MovesMixin:
@@ -177,63 +177,79 @@ class MovesMixin:
             wanted = self._layout(target)
             if wanted and wanted != self._layout(volume):
                 volume_images.lay_out(wanted)
-            try:
-                self._client.ensure_mounted(new.root)
-                self._remove_second_names(volume)
-                self._note(volume, **{_SECOND_NAMES: new.name})
-                self._give_names(volume, new, volume_images.names())
-            except (OSError, lustre_brick.ShareUnavailable) as exc:
-                LOG.warning('Volume %(id)s is moved by a copy, not by its '
-                            'names: %(exc)s', {'id': volume.id, 'exc': exc})
-                if isinstance(exc, OSError):
-                    # It has come back: no name has been given.
-                    self._forget_second_names(volume)
+            names = volume_images.names()
+            if not self._give_names(volume, new, names):
                 return False
+            volume.update({
+                'provider_location': new.name,
+                'host': volume_utils.append_host(
+                    volume_utils.extract_host(volume.host),
+                    capacity.pool_name(new))})
+            volume.save()
+            try:
+                self._remove_second_names(volume, names)
+            except (OSError, lustre_brick.ShareUnavailable) as exc:
+                # They stay noted.
+                LOG.warning('Volume %(id)s was moved, but still has names '
+                            'where it was: %(exc)s', {'id': volume.id,
+                                                      'exc': exc})
         return True
 
     def _give_names(self, volume, new, names):
-        """Give a volume's files other names, and let Cinder know."""
+        """Give a volume's files names in the directory of another share.
+
+        :returns: whether that can be done
+        """
         old = self._place(volume).share
-        old_directory, new_directory = (
-            os.path.join(self._client.mount_point(new.root), share.directory)
-            for share in (old, new))
-        self._client.call(new.root, files.link, old_directory, new_directory,
-                          names)
-        # From here on these are the second names.
-        self._note(volume, **{_SECOND_NAMES: old.name})
-        volume.update({
-            'provider_location': new.name,
-            'host': volume_utils.append_host(
-                volume_utils.extract_host(volume.host),
-                capacity.pool_name(new))})
-        volume.save()
-        self._client.call(new.root, files.remove, [
-            os.path.join(old_directory, name) for name in names])
+        try:
+            self._client.ensure_mounted(new.root)
+            self._remove_second_names(volume)
+            self._note(volume, **{_MOVED_FROM: old.name, _MOVED_TO: new.name})
+            self._client.call(new.root, files.link, *(
+                os.path.join(self._client.mount_point(new.root),
+                             share.directory) for share in (old, new)), names)
+        except (OSError, lustre_brick.ShareUnavailable) as exc:
+            LOG.warning('Volume %(id)s is moved by a copy, not by its names: '
+                        '%(exc)s', {'id': volume.id, 'exc': exc})
+            if isinstance(exc, OSError):
+                # It has come back: no name has been given.
+                self._forget_second_names(volume)
+            return False
+        return True
+
+    def _remove_second_names(self, volume, names=None):
+        """Remove the names that a move has left where the volume is not.
+
+        :param names: the files', if they are known; otherwise the directory
+            is looked through, if a move was interrupted
+        """
+        noted = self._admin_metadata(volume)
+        if _MOVED_TO not in noted:
+            return
+        here = self._place(volume).share
+        for share in map(self._share_named, (noted[_MOVED_FROM],
+                                             noted[_MOVED_TO])):
+            if share.path != here.path:
+                self._remove_names(volume, share, names)
         self._forget_second_names(volume)
 
-    def _remove_second_names(self, volume):
-        """Remove what a move that was interrupted has left elsewhere."""
-        noted = self._admin_metadata(volume).get(_SECOND_NAMES)
-        if not noted:
-            return
-        share = self._share_named(noted)
-        place = self._place(volume)
-        if share.path != place.share.path:
-            other = self._place_on(self._shares.get(
-                capacity.pool_name(share), share))
-            other.available()
-            found = other.call(files.named, other.directory, volume.name)
-            other.call(files.remove, [
-                os.path.join(other.directory, name)
-                for name in [*found, volume.name + '.info']])
-        self._forget_second_names(volume)
+    def _remove_names(self, volume, share, names):
+        place = self._place_on(self._shares.get(capacity.pool_name(share),
+                                                share))
+        place.available()
+        if names is None:
+            names = place.call(files.named, place.directory, volume.name)
+            names.append(volume.name + '.info')
+        place.call(files.remove, [os.path.join(place.directory, name)
+                                  for name in names])
 
     def _forget_second_names(self, volume):
         metadata = dict(self._admin_metadata(volume))
-        metadata.pop(_SECOND_NAMES, None)
         with volume.obj_as_admin():
-            db.volume_admin_metadata_delete(volume._context, volume.id,
-                                            _SECOND_NAMES)
+            for key in _MOVED_TO, _MOVED_FROM:
+                db.volume_admin_metadata_delete(volume._context, volume.id,
+                                                key)
+                metadata.pop(key, None)
             volume.admin_metadata = metadata
             volume.obj_reset_changes(['admin_metadata'])
 

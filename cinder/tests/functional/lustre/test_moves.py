@@ -359,6 +359,18 @@ class DirectoryTest(MovesTestCase):
             self.assertRaises(SystemExit, self.driver.migrate_volume,
                               self.context, volume, {'host': host})
 
+    def test_first_names_that_can_not_be_removed(self):
+        """It has been moved; the names go with its deletion."""
+        volume, content = self.filled(**QCOW2)
+        with mock.patch.object(self.driver, '_remove_names',
+                               side_effect=OSError(5, 'x')):
+            volume = self.migrate(volume, 1)
+        self.assertEqual(self.shares[1], volume.provider_location)
+        self.assertEqual(self.listing(0), self.listing(1))
+        self.assertEqual(content, self.content(volume))
+        self.delete(volume)
+        self.assertEqual(([], []), (self.listing(0), self.listing(1)))
+
     def test_a_name_that_is_taken(self):
         """All or none; then Cinder copies."""
         self.override_config('migration_create_volume_timeout_secs', 60)

@@ -345,6 +345,13 @@ class LinkTestCase(FilesTestCase):
             self.assertTrue(os.path.samefile(
                 self.path(name), os.path.join(self.new, name)))
 
+    def test_one_directory_by_two_names(self):
+        alias = self.directory + '-too'
+        os.symlink(self.directory, alias)
+        self.addCleanup(os.unlink, alias)
+        self.assertRaises(FileExistsError, files.link, self.directory, alias,
+                          ['a', 'b'])
+
     def test_all_or_none(self):
         taken = os.path.join(self.new, 'b')
         with open(taken, 'w') as f:
