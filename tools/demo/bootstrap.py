@@ -42,8 +42,8 @@ REPOSITORY = HERE.parent.parent
 GUEST = HERE.parent / 'guest'
 LOCK = '/run/cinder-lustre-stack.lock'
 # What the driver's wheel is not made of. A change there installs nothing.
-NOT_IN_WHEEL = {'build', 'dist', 'doc', 'nova-lustre', 'releasenotes',
-                'sandbox', 'tools'}
+NOT_IN_WHEEL = {'build', 'certification', 'ci', 'devstack', 'dist', 'doc',
+                'nova-lustre', 'releasenotes', 'sandbox', 'tools'}
 
 
 class Failed(Exception):

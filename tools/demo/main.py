@@ -91,9 +91,8 @@ def deploy(layout, shares, run, how_to_use):
     out = report.Report()
     started = time.monotonic()
 
-    def conclude(outcomes, why):
+    def conclude(outcomes, _why):
         if outcomes is None:
-            out.say(why, 'bold red')
             return 1
         return summary(outcomes, time.monotonic() - started, layout.log, out)
 
@@ -127,9 +126,11 @@ def serve(arguments, layout, shares, out, run, conclude, how_to_use):
     try:
         outcomes = run()
     except (Stopped, KeyboardInterrupt):
-        why = 'Stopped.'
+        why = 'stopped'
+        out.say('Stopped; taking everything down.')
     except (stack.ServiceFailed, procs.CommandFailed) as exc:
-        why = 'FAILED: %s' % exc
+        why = str(exc)
+        out.say('FAILED: %s' % exc, 'bold red')
         if isinstance(exc, stack.ServiceFailed):
             show_log(layout.log / (exc.name + '.log'), out)
     finally:
