@@ -808,8 +808,10 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         """Return format and provisioning of a volume that is to be made."""
         provisioning = self._provisioning(volume)
         encrypted = bool(volume.encryption_key_id)
-        default = (images.QCOW2 if encrypted or provisioning == images.THIN
-                   else images.RAW)
+        default = images.RAW
+        if encrypted or (provisioning == images.THIN
+                         and not volume.multiattach):
+            default = images.QCOW2
         image_format = self._extra_spec(volume, 'lustre:format', default,
                                         images.FORMATS)
         if encrypted and image_format != images.QCOW2:

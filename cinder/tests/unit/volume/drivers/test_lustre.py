@@ -1464,11 +1464,14 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertIn('has snapshots', str(error))
 
     def test_multiattach_of_qcow2_is_refused(self):
-        for image_format in 'qcow2', None:
-            volume = self.record('thin', image_format, multiattach=True)
-            error = self.assertRaises(exception.InvalidVolumeType,
-                                      self.driver.create_volume, volume)
-            self.assertIn('lustre:format=raw', str(error))
+        volume = self.record('thin', 'qcow2', multiattach=True)
+        error = self.assertRaises(exception.InvalidVolumeType,
+                                  self.driver.create_volume, volume)
+        self.assertIn('lustre:format=raw', str(error))
+
+    def test_multiattach_is_raw_if_nothing_else_is_said(self):
+        volume = self.create('thin', None, multiattach=True)
+        self.assertEqual('raw', volume.admin_metadata['base_format'])
 
     def test_initialize_connection_on_a_share_that_is_missing(self):
         volume = self.create('thin', 'raw')
