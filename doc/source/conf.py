@@ -17,6 +17,7 @@ import sys
 sys.path.insert(0, os.path.abspath('../ext'))
 
 extensions = [
+    'certification_matrix',
     'config_table',
     'openstackdocstheme',
     'sphinx_feature_classification.support_matrix',

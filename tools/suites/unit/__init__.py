@@ -20,4 +20,4 @@ COMPLIANCE = ('cinder.tests.compliance.test_backup_drivers',
 
 def load_tests(loader, tests, pattern):
     return suites.suite(loader, 'cinder/tests/unit', 'os_brick/tests',
-                        also=COMPLIANCE)
+                        'tools/certify/tests', also=COMPLIANCE)

@@ -1,0 +1,166 @@
+#    Licensed under the Apache License, Version 2.0 (the "License"); you may
+#    not use this file except in compliance with the License. You may obtain
+#    a copy of the License at
+#
+#         http://www.apache.org/licenses/LICENSE-2.0
+#
+#    Unless required by applicable law or agreed to in writing, software
+#    distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+#    WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+#    License for the specific language governing permissions and limitations
+#    under the License.
+
+"""One certification: its suites, their results, the verdict, the bundle."""
+
+import os
+import sys
+import time
+
+from tools.certify import bundle
+from tools.certify import cloud
+from tools.certify import excuses
+from tools.certify import kept
+from tools.certify import record
+from tools.certify import results
+from tools.certify import runner
+from tools.certify import suites
+from tools.certify import tempest
+from tools.certify import verdict
+from tools.certify import versions
+from tools.demo import main as demo_main
+from tools.nova_stack import main as nova_main
+
+
+class Certification:
+    """What main.py drives: test() while the stack is up, then conclude()."""
+
+    def __init__(self, arguments, layout, stack, out):
+        self.arguments = arguments
+        self.layout = layout
+        self.stack = stack
+        self.out = out
+        # {suite: its tests}
+        self.tests = {}
+        self.excuses = excuses.load()
+        self.kept = kept.Kept(arguments, layout)
+        self.bundle = bundle.Bundle(self._directory(), layout)
+
+    def _directory(self):
+        where = self.arguments.output or self.layout.bundles
+        return where / ('cinder-%d%s' % (
+            self.arguments.release, '-nova' if self.arguments.nova else ''))
+
+    @property
+    def tempest_python(self):
+        return self.layout.tempest_venv / 'bin/python'
+
+    # While the stack is up.
+
+    def test(self):
+        """Bring everything up, and run the suites; returns their tests."""
+        chosen = suites.choose(self.arguments)
+        todo = [suite for suite in chosen if not self.kept.has(suite)]
+        for number, suite in enumerate(chosen, 1):
+            if suite not in todo:
+                self._note(number, suite, 0, 'as in the last run: ')
+        if todo:
+            self._start()
+            found = cloud.Cloud(self.stack).prepare()
+            runs = runner.Runner(self.layout, self.stack,
+                                 self.arguments.concurrency)
+            for suite in todo:
+                if suite.volume_type:
+                    tempest.write(self.stack, found, suite.volume_type)
+                    self.bundle.add_configuration()
+                self._run(chosen.index(suite) + 1, len(chosen), suite, runs)
+        return self.tests
+
+    def _start(self):
+        stack = self.stack
+        self.out.say(stack.shares.about)
+        with demo_main.timed(self.out, 'Making the shares'):
+            stack.prepare()
+            self.bundle.add_configuration()
+            stack.shares.create(stack.user)
+        with demo_main.timed(self.out, 'Starting the services') as progress:
+            stack.start(progress)
+        self.bundle.add_configuration()
+        if self.arguments.keep:
+            nova_main.write_openrc(self.layout, stack)
+        self.layout.tempest.mkdir()
+        os.chown(self.layout.tempest, stack.user.pw_uid, stack.user.pw_gid)
+
+    def _run(self, number, of, suite, runs):
+        started = time.monotonic()
+        raw = self.layout.tempest / 'raw.subunit'
+        title = '%d of %d  %s' % (number, of, suite.name)
+        with self.out.working(title):
+            names = runs.names(suite, self.arguments.tests)
+        try:
+            with self.out.working(title) as progress:
+                runs.run(suite, self.arguments.tests, raw,
+                         Progress(len(names), progress).note)
+        finally:
+            # Who stops it wants to see how far it has come.
+            self.kept.put(suite, names, raw, self.bundle.secrets)
+            self._note(number, suite, time.monotonic() - started)
+
+    def _note(self, number, suite, took, how=''):
+        """Judge a suite's results, and show them."""
+        tests = self.kept.tests(suite)
+        excuses.apply(tests, suite.volume_type, self.excuses)
+        self.tests[suite] = tests
+        faults = [test for test in tests if test.outcome != results.PASSED
+                  and not test.excuse]
+        self.out.step(number, 'failed' if faults else 'passed', suite.name,
+                      how + '%(passed)d passed, %(failed)d failed, '
+                      '%(skipped)d skipped' % results.count(tests), took)
+        for test in faults:
+            self.out.details('%s: %s: %s' % (
+                test.outcome, test.name, test.said.splitlines()[-1][:300]))
+        if not faults:
+            self.kept.approve(suite)
+
+    # Afterwards.
+
+    def conclude(self, stopped):
+        """Write the bundle and, if asked for, the record; 0 if all is well.
+
+        :param stopped: why it ended before its end, or None
+        """
+        arguments = self.arguments
+        whole = suites.is_whole(arguments)
+        judged = verdict.judge(arguments.release, self.tests, stopped,
+                               whole)
+        made = record.make(
+            arguments.release, self.tests, judged,
+            versions.collect(self.tempest_python, arguments.nova),
+            versions.tree(), 'a real Lustre' if self.stack.shares.real
+            else 'the sandbox')
+        self.bundle.add_versions(self.tempest_python, sys.executable)
+        self.bundle.add_logs()
+        self.bundle.add_results(judged, made, self.tests, self.kept.directory)
+        self.out.say()
+        self.out.say('The bundle is %s.' % self.bundle.pack())
+        if arguments.record and not arguments.tests and not stopped:
+            path = record.path_of(arguments.release)
+            record.write(made, path)
+            self.out.say('The record is %s.' % path)
+        self.out.say(judged.line, 'bold green' if judged.passed
+                     else 'bold red')
+        return 0 if judged.passed else 1
+
+
+class Progress:
+    """Says how far a suite has got."""
+
+    def __init__(self, of, say):
+        self.of = of
+        self.say = say
+        self.ended = 0
+        self.failed = 0
+
+    def note(self, test):
+        self.ended += 1
+        self.failed += results.describe(test).outcome == results.FAILED
+        self.say('%d of %d, %d failed' % (self.ended, self.of, self.failed))
