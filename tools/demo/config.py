@@ -296,16 +296,18 @@ def glance_conf(layout, password):
 
 
 def write_rootwrap(layout):
-    """Let Cinder itself look at the images it downloads, and nothing else.
+    """Let Cinder itself look at images, and copy volumes; nothing else.
 
-    Cinder's own check of an image (image_utils.fetch_verify_image) asks
-    rootwrap for 'qemu-img info', whatever the driver. The Lustre drivers
-    run nothing through rootwrap: were they to, it would be refused.
+    Cinder's own check of a downloaded image (image_utils.fetch_verify_image)
+    asks rootwrap for 'qemu-img info', whatever the driver, and its copy of a
+    volume to another backend (volume_utils.copy_volume) for dd. The Lustre
+    drivers run nothing through rootwrap: were they to, it would be refused.
     """
     directory = layout.etc / 'cinder'
     write(directory / 'rootwrap.d' / 'images.filters', '\n'.join([
         '[Filters]',
         'qemu-img: EnvFilter, env, root, LC_ALL=C, qemu-img',
+        'dd: CommandFilter, dd, root',
         '']))
     write(directory / 'rootwrap.conf', '\n'.join([
         '[DEFAULT]',
