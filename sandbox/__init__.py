@@ -24,7 +24,8 @@ README.md says what it imitates. The rooms:
     hang.py          the file system that never answers
     mount_lustre.py  /sbin/mount.lustre
     lfs.py           /usr/bin/lfs, with what its commands have in common in
-                     lfs_common.py, and layouts in lfs_layouts.py
+                     lfs_common.py, layouts in lfs_layouts.py, and
+                     projects in lfs_quota.py
     install.py       puts these two in their places, and takes them away
     cli.py           the operator's command, lustre-sandbox
 """

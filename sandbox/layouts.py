@@ -166,11 +166,19 @@ def _members(fs, pool):
 
 
 def _read(path, attribute):
+    found = note(path, attribute)
+    if found is None:
+        return None
+    composite, *parts = found
+    return Layout([Component(*part) for part in parts], composite)
+
+
+def note(path, attribute):
+    """What is noted beside a file, if it is about this one."""
     try:
-        inode, composite, *parts = json.loads(os.getxattr(path, attribute))
-        if inode != os.stat(path).st_ino:
-            return None
+        inode, *found = json.loads(os.getxattr(path, attribute,
+                                               follow_symlinks=False))
+        return found if inode == os.lstat(path).st_ino else None
     except OSError:
         # None there, or a file system between that knows no attributes.
         return None
-    return Layout([Component(*part) for part in parts], composite)

@@ -23,6 +23,7 @@ import time
 
 from sandbox import lfs_common
 from sandbox import lfs_layouts
+from sandbox import lfs_quota
 from sandbox import osts
 from sandbox import state
 
@@ -287,7 +288,8 @@ COMMANDS = {'df': df, 'osts': list_osts, 'mdts': list_mdts,
             'getname': getname, 'check': check, 'pool_list': pool_list,
             'setstripe': lfs_layouts.setstripe,
             'getstripe': lfs_layouts.getstripe,
-            'migrate': lfs_layouts.migrate}
+            'migrate': lfs_layouts.migrate,
+            'project': lfs_quota.project, 'quota': lfs_quota.quota}
 
 
 if __name__ == '__main__':

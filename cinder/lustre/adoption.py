@@ -143,7 +143,7 @@ class AdoptionMixin:
             raise _invalid(reference,
                            _("the host names share %s") % place.share)
         return candidate(place, reference, file, image_format,
-                         self._provisioning(volume))
+                         self._provisioning(volume), self._project(volume))
 
     def _unknown_id(self, volume_images, reference):
         snapshot_id = reference.get('source-id')
@@ -212,13 +212,15 @@ def _is_managed(volume_id):
                                        filters={'_name_id': volume_id}))
 
 
-def candidate(place, reference, file, image_format, provisioning):
+def candidate(place, reference, file, image_format, provisioning,
+              project=None):
     """Return the images of a file that may be adopted: of one image.
 
     :param place: the :class:`cinder.lustre.images.Place` of its share
     :raises ManageExistingInvalidReference: it may not, and why
     """
-    found = _plain(place, reference, file, image_format, provisioning)
+    found = _plain(place, reference, file, image_format, provisioning,
+                   project)
     try:
         found.check()
     except images.InvalidImage as exc:
@@ -226,12 +228,14 @@ def candidate(place, reference, file, image_format, provisioning):
     return found
 
 
-def _plain(place, reference, file, image_format, provisioning):
+def _plain(place, reference, file, image_format, provisioning,
+           project=None):
     """Return the images of a file that may be adopted by its header."""
     try:
         start = place.call(files.start_of, place.directory, file)
         found = images.VolumeImages(
-            place, file, image_format or _format(start), provisioning)
+            place, file, image_format or _format(start), provisioning,
+            project=project)
         if len(found.chain()) > 1:
             raise ValueError(_("it has a backing file"))
         if found.active().format == images.QCOW2:

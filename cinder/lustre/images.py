@@ -356,6 +356,11 @@ class Place:
             raise GrowthFailed(image=path, share=self.share, size=size,
                                reason=_advised(error))
 
+    def set_project(self, path, project):
+        """Count the space of a file for a project; see layout.set_project."""
+        return self._privileged.set_project(self.share.name, path, project,
+                                            self._timeout(0))
+
     def privileged_chain(self, *args):
         """Follow a chain that the hypervisor's user owns."""
         images, error = self._privileged.chain(
@@ -391,16 +396,18 @@ class VolumeImages:
         volume
     :param wanted_layout: called when a file is to be made: returns the
         :class:`cinder.lustre.layout.Layout` for it, or None
+    :param project: the Lustre project that the files are of, or None
     """
 
     def __init__(self, place, name, base_format, provisioning, key=None,
-                 wanted_layout=lambda: None):
+                 wanted_layout=lambda: None, project=None):
         self._place = place
         self._name = name
         self._base_format = base_format
         self._provisioning = provisioning
         self._key = key
         self._wanted_layout = wanted_layout
+        self._project = project
 
     def locked(self):
         """Hold the volume's lock on the share for several operations."""
@@ -627,9 +634,10 @@ class VolumeImages:
             LOG.info('Image %(number)s of %(all)s of %(volume)s is looked at',
                      {'number': number, 'all': len(chain),
                       'volume': self._name})
-            if (layout.migrate(self._place, image.path, wanted, size)
-                    and image.backing is None):
-                self._allocate(image.path, size)
+            if layout.migrate(self._place, image.path, wanted, size):
+                self._count(image.path)
+                if image.backing is None:
+                    self._allocate(image.path, size)
 
     @_locked
     def provision(self):
@@ -736,6 +744,7 @@ class VolumeImages:
         :param size: the volume's, in bytes
         """
         self.grow(size)
+        self._count(self._path())
         self._place.call(files.rename, self._path(), self._join(name),
                          self._place.mode)
 
@@ -804,6 +813,16 @@ class VolumeImages:
             layout.create(self._place, path, wanted, is_first)
         else:
             self._place.call(files.create, path, self._place.mode)
+        try:
+            self._count(path)
+        except exception.VolumeDriverException:
+            with excutils.save_and_reraise_exception():
+                self._discard(path)
+
+    def _count(self, path):
+        """Let a file's space count for the volume's project."""
+        if self._project is not None:
+            layout.set_project(self._place, path, self._project)
 
     def _discard(self, path):
         try:

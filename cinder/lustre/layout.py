@@ -674,6 +674,22 @@ def migrate(place, path, layout, size):
     return True
 
 
+def set_project(place, path, project):
+    """Count the space of a file for one of Lustre's projects.
+
+    :param place: an :class:`images.Place`
+    :param project: the ID
+    :raises VolumeDriverException: Lustre can't, or won't let root of this host
+    """
+    code, error = place.set_project(path, project)
+    if code != 0:
+        raise exception.VolumeDriverException(message=_(
+            "Project %(project)s can't be given to %(path)s on Lustre share "
+            "%(share)s (lustre_projects): %(reason)s") % {
+                'project': project, 'path': path, 'share': place.share,
+                'reason': error or _said(code, '')})
+
+
 def _useless(place, found):
     """Name the OSTs that a file is on and should not be."""
     return ', '.join(

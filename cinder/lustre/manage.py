@@ -93,8 +93,11 @@ def show(backends, arguments):
                 continue
             layouts = _layouts(backend, volume)
             is_done = is_done and layouts is not None
+            project = backend.driver.project_of(volume)
             for file, found in (layouts or {}).items():
-                print('%s  %s  %s' % (volume.id, file, found))
+                print('%s  %s  %s%s' % (
+                    volume.id, file, found,
+                    '' if project is None else '  project %d' % project))
     return is_done
 
 

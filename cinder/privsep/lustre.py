@@ -75,6 +75,15 @@ def take_over(share, path, uid, gid, timeout):
 
 
 @cinder.privsep.sys_admin_pctxt.entrypoint
+def set_project(share, path, project, timeout):
+    """Count the space of a file for a project, which Lustre lets root do only.
+
+    :returns: as :func:`mount`
+    """
+    return _run(share, timeout, 'lfs', 'project', '-p', str(project), path)
+
+
+@cinder.privsep.sys_admin_pctxt.entrypoint
 def grow(share, path, size, allocate, timeout):
     """Grow a raw image that the hypervisor's user owns now.
 

@@ -113,3 +113,6 @@ class TranscriptTestCase(base.SandboxTestCase):
 
     def test_layouts(self):
         self.replay('layouts')
+
+    def test_projects(self):
+        self.replay('projects')

@@ -129,6 +129,17 @@ lustre_opts = [
                      '<share\'s pool>+<OST pool>, instead of the shares '
                      'themselves: names, or all. Each share is taken to have '
                      'all of them.'),
+    cfg.StrOpt('lustre_projects',
+               metavar='<first>-<last>',
+               help='Project IDs of Lustre that the files of volumes get, '
+                    'for lfs quota -p: each volume has one of this range, by '
+                    'its ID. Needs root on this host to be root for Lustre. '
+                    'Left alone, files have the project of their directory.'),
+    cfg.StrOpt('lustre_project_of',
+               default='volume',
+               choices=[('volume', 'each volume has a project ID'),
+                        ('tenant', 'all volumes of a tenant have the same')],
+               help='What has a project ID of its own.'),
     cfg.ListOpt('lustre_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as a share. '
@@ -191,6 +202,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         self.configuration.append_config_values(lustre_opts)
         self._shares = {}
         self._layout_defaults = {}
+        self._projects = None
         self._client = None
         self._survey = None
 
@@ -210,6 +222,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         conf = self.configuration
         self._shares = self._configured_shares()
         self._layout_defaults = self._configured_layout()
+        self._projects = self._configured_projects()
         self.base = conf.lustre_mount_point_base
         try:
             self._client = lustre_brick.ShareClient(
@@ -765,7 +778,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         self._check_space(place, volume, volume.size * units.Gi)
         fill(images.VolumeImages(place, volume.name, image_format,
                                  provisioning, encryption.Key.of(volume),
-                                 functools.partial(self._layout, volume)),
+                                 functools.partial(self._layout, volume),
+                                 self._project(volume)),
              image_format, volume.size * units.Gi)
         self._note(volume, format=image_format, base_format=image_format)
         # The manager saves this, with what else it has to save; until then
@@ -861,7 +875,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                                    self._recorded_format(volume),
                                    self._provisioning(volume),
                                    encryption.Key.of(volume),
-                                   functools.partial(self._layout, volume))
+                                   functools.partial(self._layout, volume),
+                                   self._project(volume))
 
     def _place(self, volume):
         """Find the share that a volume is on.

@@ -354,6 +354,11 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assert_misconfigured(option, str(value),
                                   **{option: value, **others})
 
+    @ddt.data('1000', '0-5', '9-8', '1-4294967295', 'a-b', '-5')
+    def test_projects_that_are_none(self, value):
+        self.assert_misconfigured('lustre_projects', value,
+                                  lustre_projects=value)
+
     def test_no_shares(self):
         self.assert_misconfigured('lustre_shares', 'no share',
                                   lustre_shares=[])
