@@ -300,7 +300,7 @@ class Place:
             raise
 
     def qemu_img(self, subcommand, *args, keys=(), copied=0, source=None,
-                 made=None):
+                 made=None, again=None):
         """Run qemu-img.
 
         A hostile image must not make it take the host's memory or time, and
@@ -312,6 +312,9 @@ class Place:
         :param made: a file among the arguments that is made in memory first:
             qemu-img create would make four to five durable writes, where the
             one before the file is published is enough
+        :param again: called before another attempt: QEMU removes the file that
+            it could not create, and one of its own has neither the layout nor
+            the mode
         :raises ProcessExecutionError: it failed
         """
         keys = {key.id: key for key in keys if key}.values()
@@ -324,7 +327,9 @@ class Place:
                   resource.RLIMIT_CORE: 0}
         run = ([lustre_child.run_to_make, made] if made
                else [lustre_child.run_with])
-        for _attempt in range(_MEASUREMENTS):
+        for attempt in range(_MEASUREMENTS):
+            if attempt and again:
+                again()
             code, output, error = self.call(
                 *run, limits, secrets, *command, copied=copied, source=source)
             if not code or _NOT_MEASURED not in error:
@@ -835,21 +840,23 @@ class VolumeImages:
         if image_format == RAW:
             self._grow_raw(path, size)
         else:
+            again = functools.partial(self._create, path, False)
             self._with_space(QCOW2, lambda space: self._place.qemu_img(
                 'create', '-f', QCOW2, *self._encrypted(QCOW2),
                 *_preallocation(space), path, size,
                 keys=[self._key], copied=_written(space, size),
-                made=path if space == 'off' else None))
+                made=path if space == 'off' else None, again=again), again)
 
     def _convert(self, source, path, image_format, size, cache=()):
         """Fill a file with a copy of an image, as large or larger."""
         order = ('-W',) if image_format == RAW else ()
+        again = functools.partial(self._create, path, False)
         self._with_space(image_format, lambda space: self._place.qemu_img(
             'convert', '-O', image_format, *self._encrypted(image_format),
             *_preallocation(space), *cache, '-t', 'none', '-m', '16', *order,
             source, path,
             keys=[source.key, self._key], copied=source.virtual_size,
-            source=source.share))
+            source=source.share, again=again), again)
         if image_format == RAW:
             self._grow_raw(path, size)
         elif source.virtual_size < size:
@@ -911,10 +918,13 @@ class VolumeImages:
                              size, keys=[self._key],
                              copied=_written(space, size))
 
-    def _with_space(self, image_format, run):
+    def _with_space(self, image_format, run, again=lambda: None):
         """Run qemu-img such that a thick qcow2 image gets all its space.
 
         Raw images get theirs afterwards.
+
+        :param run: called with the kind of preallocation
+        :param again: called before another attempt
         """
         if self._provisioning == THIN or image_format == RAW:
             return run('off')
@@ -924,6 +934,7 @@ class VolumeImages:
             # Lustre on ZFS has no fallocate: write zeros.
             if 'not supported' not in exc.stderr:
                 raise
+            again()
             run('full')
 
     def _make_overlay(self, path, backing, size=None):

@@ -22,6 +22,7 @@ import ddt
 
 from cinder.backup.drivers import lustre as lustre_backup
 from cinder import exception
+from cinder.lustre import images
 from cinder.lustre import layout
 from cinder.objects import fields
 from cinder.scheduler import host_manager
@@ -30,6 +31,7 @@ from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.unit import fake_constants
 from cinder.tests.unit import utils as tests_utils
 from cinder.volume.drivers import lustre
+from os_brick.remotefs import lustre_child
 
 MIB = base.MIB
 
@@ -133,6 +135,30 @@ class EveryFileTest(LayoutTestCase):
         self.clone(volume, **self.encrypted(
             volume_type_id=volume.volume_type_id))
         self.assert_layout(WIDE, 3)
+
+    @ddt.data('Unable to get accurate CPU usage', 'Operation not supported')
+    def test_a_file_that_qemu_could_not_create(self, error):
+        """It removes such a file, and another attempt is made."""
+        specs = self.specs(WIDE, provisioning__type='thick',
+                           lustre__format='qcow2')
+        volume = self.create(specs=specs)
+        call, failed = images.Place.call, []
+
+        def fail_once(place, function, *args, **kwargs):
+            if function is lustre_child.run_with and not failed:
+                path = next(arg for arg in args if str(arg).endswith('.new'))
+                failed.append(path)
+                os.unlink(path)
+                return 1, '', error
+            return call(place, function, *args, **kwargs)
+
+        with mock.patch.object(images.Place, 'call', fail_once):
+            self.clone(volume, specs=specs)
+        self.assertEqual(1, len(failed))
+        self.assert_layout(WIDE, 2)
+        for name in self.listing():
+            path = os.path.join(os.path.dirname(self.path(volume)), name)
+            self.assertEqual(0o660, os.stat(path).st_mode & 0o777)
 
     def test_restored(self):
         """cinder-backup opens the file so that it is truncated."""
