@@ -289,7 +289,8 @@ COMMANDS = {'df': df, 'osts': list_osts, 'mdts': list_mdts,
             'setstripe': lfs_layouts.setstripe,
             'getstripe': lfs_layouts.getstripe,
             'migrate': lfs_layouts.migrate,
-            'project': lfs_quota.project, 'quota': lfs_quota.quota}
+            'project': lfs_quota.project, 'quota': lfs_quota.quota,
+            'setquota': lfs_quota.setquota}
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@
 A state directory holds one directory for each file system:
 
     <state>/<fsname>/state.json    OSTs, pools, faults: replaced, not rewritten
+    <state>/<fsname>/limits.json   of projects: soft and hard, KiB and files
     <state>/<fsname>/disk.img      the image file under the loop device
     <state>/<fsname>/lock          held over every change and every mount
     <state>/<fsname>/hang.pid      held locked by the server of a hung share
@@ -112,6 +113,18 @@ def save(fs):
              json.dumps(fields, indent=1) + '\n')
     os.makedirs(REGISTRY, mode=0o755, exist_ok=True)
     _replace(os.path.join(REGISTRY, fs.name), fs.directory + '\n')
+
+
+def limits(fs):
+    """The limits of projects that have any, by the projects' numbers."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(os.path.join(fs.directory, 'limits.json')) as kept:
+            return json.load(kept)
+    return {}
+
+
+def save_limits(fs, limits):
+    _replace(os.path.join(fs.directory, 'limits.json'), json.dumps(limits))
 
 
 def registered():

@@ -79,10 +79,11 @@ class AdoptionMixin:
                 "the file is %(is)s, and extra spec lustre:format is "
                 "%(spec)s") % {'is': image.format,
                                'spec': specs['lustre:format']})
-        self._check_is_in_pool(volume, existing_ref,
-                               self._place_on(self._share_of_host(volume)),
-                               image.path)
-        found.adopt_as(volume.name, units.Gi * gibibytes(image.virtual_size))
+        place = self._place_on(self._share_of_host(volume))
+        self._check_is_in_pool(volume, existing_ref, place, image.path)
+        size = gibibytes(image.virtual_size)
+        with self._project_taken(volume, place, size) as project:
+            found.adopt_as(volume.name, size * units.Gi, project)
         self._note(volume, format=image.format, base_format=image.format)
         return {'provider_location': self._share_of_host(volume).name}
 
@@ -104,6 +105,7 @@ class AdoptionMixin:
         volume_images = self._images(volume)
         volume_images.claim()
         volume_images.release()
+        self._drop_limit(volume, self._place(volume))
 
     def manage_existing_snapshot_get_size(self, snapshot, existing_ref):
         """Return the size of a snapshot that Cinder doesn't know, in GiB."""
@@ -143,7 +145,7 @@ class AdoptionMixin:
             raise _invalid(reference,
                            _("the host names share %s") % place.share)
         return candidate(place, reference, file, image_format,
-                         self._provisioning(volume), self._project(volume))
+                         self._provisioning(volume))
 
     def _unknown_id(self, volume_images, reference):
         snapshot_id = reference.get('source-id')
@@ -212,15 +214,13 @@ def _is_managed(volume_id):
                                        filters={'_name_id': volume_id}))
 
 
-def candidate(place, reference, file, image_format, provisioning,
-              project=None):
+def candidate(place, reference, file, image_format, provisioning):
     """Return the images of a file that may be adopted: of one image.
 
     :param place: the :class:`cinder.lustre.images.Place` of its share
     :raises ManageExistingInvalidReference: it may not, and why
     """
-    found = _plain(place, reference, file, image_format, provisioning,
-                   project)
+    found = _plain(place, reference, file, image_format, provisioning)
     try:
         found.check()
     except images.InvalidImage as exc:
@@ -228,14 +228,12 @@ def candidate(place, reference, file, image_format, provisioning,
     return found
 
 
-def _plain(place, reference, file, image_format, provisioning,
-           project=None):
+def _plain(place, reference, file, image_format, provisioning):
     """Return the images of a file that may be adopted by its header."""
     try:
         start = place.call(files.start_of, place.directory, file)
         found = images.VolumeImages(
-            place, file, image_format or _format(start), provisioning,
-            project=project)
+            place, file, image_format or _format(start), provisioning)
         if len(found.chain()) > 1:
             raise ValueError(_("it has a backing file"))
         if found.active().format == images.QCOW2:

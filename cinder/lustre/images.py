@@ -101,6 +101,7 @@ from cinder.i18n import _
 from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import layout
+from cinder.lustre import projects
 from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_guard
 
@@ -362,9 +363,14 @@ class Place:
                                reason=_advised(error))
 
     def set_project(self, path, project):
-        """Count the space of a file for a project; see layout.set_project."""
+        """Count the space of a file for a project; see projects.give."""
         return self._privileged.set_project(self.share.name, path, project,
                                             self._timeout(0))
+
+    def set_limit(self, project, limit):
+        """Limit the space of a project, in MiB; see projects.set_limit."""
+        return self._privileged.set_limit(self.share.name, self.directory,
+                                          project, limit, self._timeout(0))
 
     def privileged_chain(self, *args):
         """Follow a chain that the hypervisor's user owns."""
@@ -640,7 +646,7 @@ class VolumeImages:
                      {'number': number, 'all': len(chain),
                       'volume': self._name})
             if layout.migrate(self._place, image.path, wanted, size):
-                self._count(image.path)
+                self._count(image.path, self._project)
                 if image.backing is None:
                     self._allocate(image.path, size)
 
@@ -742,14 +748,15 @@ class VolumeImages:
                     "qemu-img check fails: %s") % (exc.stderr or exc.stdout))
 
     @_locked
-    def adopt_as(self, name, size):
+    def adopt_as(self, name, size, project=None):
         """Make the only image of a file that is no volume yet one's first.
 
         :param name: the volume's
         :param size: the volume's, in bytes
+        :param project: the Lustre project of its files, or None
         """
         self.grow(size)
-        self._count(self._path())
+        self._count(self._path(), project)
         self._place.call(files.rename, self._path(), self._join(name),
                          self._place.mode)
 
@@ -819,15 +826,15 @@ class VolumeImages:
         else:
             self._place.call(files.create, path, self._place.mode)
         try:
-            self._count(path)
+            self._count(path, self._project)
         except exception.VolumeDriverException:
             with excutils.save_and_reraise_exception():
                 self._discard(path)
 
-    def _count(self, path):
-        """Let a file's space count for the volume's project."""
-        if self._project is not None:
-            layout.set_project(self._place, path, self._project)
+    def _count(self, path, project):
+        """Let a file's space count for a project, if there is one."""
+        if project is not None:
+            projects.give(self._place, path, project)
 
     def _discard(self, path):
         try:

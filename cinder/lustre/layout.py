@@ -36,8 +36,8 @@ of several, and has no other options. Nothing else is taken: not mirrors, which
 QEMU's writes would make stale, and not OST indices, which would put all of a
 type's volumes on the same few OSTs.
 
-This is the only module that runs ``lfs``. It never trusts an exit code of 0:
-an empty pool and a count that can't be had are accepted in silence.
+An exit code of 0 is never trusted: ``lfs`` accepts an empty pool and a count
+that can't be had in silence.
 """
 
 import dataclasses
@@ -463,9 +463,9 @@ def _make(place, path, layout, is_first):
 
 
 def _set(place, path, layout):
-    code, _output, error = _lfs(place, 'setstripe', *layout.options, path)
+    code, _output, error = lfs(place, 'setstripe', *layout.options, path)
     if code:
-        raise _refused(place, layout, _said(code, error))
+        raise _refused(place, layout, said(code, error))
 
 
 def _refused(place, layout, reason):
@@ -494,8 +494,8 @@ def ost_name(share, index):
 
 def pool_members(place, name):
     """Return the indices of the OSTs in a pool; none where there is none."""
-    code, output, _error = _lfs(place, 'pool_list',
-                                '%s.%s' % (place.share.fsname, name))
+    code, output, _error = lfs(place, 'pool_list',
+                               '%s.%s' % (place.share.fsname, name))
     return [] if code else [int(index, 16) for index in
                             re.findall(r'(?m)-OST([0-9a-f]{4})_UUID$', output)]
 
@@ -503,11 +503,11 @@ def pool_members(place, name):
 def pool_names(place):
     """Return the names of a file system's OST pools."""
     fsname = place.share.fsname
-    code, output, error = _lfs(place, 'pool_list', fsname)
+    code, output, error = lfs(place, 'pool_list', fsname)
     if code:
         raise exception.VolumeDriverException(message=_(
             "The OST pools of %(fsname)s can't be listed: %(reason)s") % {
-                'fsname': fsname, 'reason': _said(code, error)})
+                'fsname': fsname, 'reason': said(code, error)})
     return re.findall(r'(?m)^%s\.(\S+)$' % re.escape(fsname), output)
 
 
@@ -519,13 +519,13 @@ def osts(place):
 
     :raises VolumeDriverException: there is no telling
     """
-    code, output, error = _lfs(place, 'df', '--lazy', place.directory)
+    code, output, error = lfs(place, 'df', '--lazy', place.directory)
     rows = re.findall(r'(?m)^\S+-OST([0-9a-f]{4})_UUID +'
                       r'(?:(\d+) +\d+ +(\d+)|:)', output)
     if not rows:
         raise exception.VolumeDriverException(message=_(
             "The OSTs of Lustre share %(share)s can't be listed: %(reason)s")
-            % {'share': place.share, 'reason': _said(code, error)})
+            % {'share': place.share, 'reason': said(code, error)})
     return {int(index, 16): (int(total) * units.Ki,
                              int(available) * units.Ki) if total else None
             for index, total, available in rows}
@@ -536,12 +536,12 @@ def of_file(place, path):
 
     :raises LayoutRefused: there is no telling
     """
-    code, output, error = _lfs(place, 'getstripe', path)
+    code, output, error = lfs(place, 'getstripe', path)
     if code:
         raise exception.VolumeDriverException(message=_(
             "The layout of %(path)s on Lustre share %(share)s can't be read: "
             "%(reason)s") % {'path': path, 'share': place.share,
-                             'reason': _said(code, error)})
+                             'reason': said(code, error)})
     return Found.parse(output)
 
 
@@ -660,10 +660,10 @@ def migrate(place, path, layout, size):
         return False
     LOG.info('%(path)s is moved from %(found)s to %(layout)s: %(size)s bytes',
              {'path': path, 'found': found, 'layout': layout, 'size': size})
-    code, _output, error = _lfs(place, 'migrate', *layout.options, path,
-                                copied=size)
+    code, _output, error = lfs(place, 'migrate', *layout.options, path,
+                               copied=size)
     if code:
-        raise _refused(place, layout, _said(code, error))
+        raise _refused(place, layout, said(code, error))
     found = of_file(place, path)
     _compare(place, path, layout, found)
     if _useless(place, found):
@@ -674,22 +674,6 @@ def migrate(place, path, layout, size):
     return True
 
 
-def set_project(place, path, project):
-    """Count the space of a file for one of Lustre's projects.
-
-    :param place: an :class:`images.Place`
-    :param project: the ID
-    :raises VolumeDriverException: Lustre can't, or won't let root of this host
-    """
-    code, error = place.set_project(path, project)
-    if code != 0:
-        raise exception.VolumeDriverException(message=_(
-            "Project %(project)s can't be given to %(path)s on Lustre share "
-            "%(share)s (lustre_projects): %(reason)s") % {
-                'project': project, 'path': path, 'share': place.share,
-                'reason': error or _said(code, '')})
-
-
 def _useless(place, found):
     """Name the OSTs that a file is on and should not be."""
     return ', '.join(
@@ -698,16 +682,17 @@ def _useless(place, found):
         for index in found.osts if index in place.avoid)
 
 
-def _lfs(place, *args, **kwargs):
-    """Run lfs, and return its exit code and what it said."""
+def lfs(place, *args, **kwargs):
+    """Run lfs, and return its exit code, output and what it said."""
     try:
         return place.call(lustre_child.run, 'lfs', *args, **kwargs)
     except FileNotFoundError:
         raise exception.VolumeDriverException(message=_(
-            "lfs, which sets the layout of files, is not installed on this "
-            "host (lustre-client or lustre-utils)"))
+            "lfs is not installed on this host (lustre-client or "
+            "lustre-utils)"))
 
 
-def _said(code, error):
+def said(code, error):
+    """Return why lfs failed."""
     # What follows a wrong option is lfs's usage.
     return ' '.join(error.split()) or _("lfs exits with %s") % code

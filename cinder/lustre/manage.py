@@ -34,6 +34,7 @@ from cinder import coordination
 from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import capacity
+from cinder.lustre import rates
 from cinder import utils
 from cinder import version
 from cinder.volume import configuration
@@ -119,6 +120,23 @@ def empty(backends, arguments):
     return _each_on(backends, arguments, _move)
 
 
+def write_rates(backends, arguments):
+    """Print what limits volumes on the servers as their QoS specs say.
+
+    :returns: whether all volumes have a project to be limited by
+    """
+    volumes = [(volume, backend.driver.project_of(volume))
+               for backend in backends for volume in backend.volumes()]
+    for line in rates.commands((volume, project)
+                               for volume, project in volumes if project):
+        print(line)
+    without = [volume.id for volume, project in volumes if not project]
+    if without:
+        print(_('Without a project (lustre_projects): %s')
+              % ' '.join(without), file=sys.stderr)
+    return not without
+
+
 def _each_on(backends, arguments, work):
     """Call ``work(backend, volume)`` for volumes that are on an OST."""
     is_done = True
@@ -170,6 +188,9 @@ def _add_commands(parsers):
     command = parsers.add_parser('empty', help='move volumes off an OST')
     _add_ost(command)
     command.set_defaults(run=empty)
+    command = parsers.add_parser(
+        'rates', help='rules for Lustre\'s servers, of volumes\' QoS specs')
+    command.set_defaults(run=write_rates)
 
 
 def _add_ost(command):

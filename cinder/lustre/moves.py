@@ -91,10 +91,6 @@ class MovesMixin:
         """Return what each file of a volume is on, by the file's name."""
         return self._images(volume).layouts()
 
-    def project_of(self, volume):
-        """Return the Lustre project that files of a volume get, or None."""
-        return self._project(volume)
-
     def avoid_ost(self, share_name, index, why):
         """Let no file be made on an OST, until the next report.
 

@@ -19,8 +19,6 @@ options of the same names, are about every file that is made for a volume:
 """
 
 import contextlib
-import hashlib
-import re
 
 from oslo_utils import units
 
@@ -31,9 +29,6 @@ from cinder.lustre import layout
 from cinder.volume import volume_utils
 
 _SCOPE = 'lustre:'
-
-# A project ID has 32 bits; of these the last one means none.
-_LAST_PROJECT = (1 << 32) - 2
 
 
 class PlacementMixin:
@@ -69,38 +64,6 @@ class PlacementMixin:
             with _named('ost_pools', name):
                 layout.pool(name)
         return names
-
-    def _configured_projects(self):
-        """Read the range of project IDs.
-
-        :returns: a range, or None
-        :raises InvalidConfigurationValue: it is none
-        """
-        text = self.configuration.lustre_projects
-        if text is None:
-            return None
-        match = re.fullmatch(r'([1-9][0-9]{0,9})-([1-9][0-9]{0,9})', text)
-        first, last = map(int, match.groups()) if match else (1, 0)
-        if not first <= last <= _LAST_PROJECT:
-            raise exception.InvalidConfigurationValue(
-                option='lustre_projects', value=_(
-                    "%(text)s (<first>-<last>, from 1 to %(last)s)") % {
-                        'text': text, 'last': _LAST_PROJECT})
-        return range(first, last + 1)
-
-    def _project(self, volume):
-        """Return the Lustre project of a volume's files, or None.
-
-        It follows from the ID, so that nothing has to be kept.
-        """
-        if self._projects is None:
-            return None
-        owner = (volume.project_id
-                 if self.configuration.lustre_project_of == 'tenant'
-                 else volume.name_id)
-        digest = hashlib.blake2b(owner.encode(), digest_size=8).digest()
-        return self._projects[int.from_bytes(digest, 'big')
-                              % len(self._projects)]
 
     def _check_ost_pool(self, volume):
         """Make sure that the scheduler has chosen what the type asks for.

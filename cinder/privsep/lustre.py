@@ -84,6 +84,18 @@ def set_project(share, path, project, timeout):
 
 
 @cinder.privsep.sys_admin_pctxt.entrypoint
+def set_limit(share, directory, project, limit, timeout):
+    """Limit the space that a project may take on a file system.
+
+    :param directory: the share's mount point
+    :param limit: MiB; 0 for none
+    :returns: as :func:`mount`
+    """
+    return _run(share, timeout, 'lfs', 'setquota', '-p', str(project),
+                '-B', '%dM' % limit, directory)
+
+
+@cinder.privsep.sys_admin_pctxt.entrypoint
 def grow(share, path, size, allocate, timeout):
     """Grow a raw image that the hypervisor's user owns now.
 

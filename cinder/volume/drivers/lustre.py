@@ -44,6 +44,7 @@ from cinder.lustre import groups
 from cinder.lustre import images
 from cinder.lustre import moves
 from cinder.lustre import placement
+from cinder.lustre import projects
 from cinder.lustre import releases
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
@@ -140,6 +141,12 @@ lustre_opts = [
                choices=[('volume', 'each volume has a project ID'),
                         ('tenant', 'all volumes of a tenant have the same')],
                help='What has a project ID of its own.'),
+    cfg.BoolOpt('lustre_project_limits',
+                default=False,
+                help='Whether Lustre limits the space of each volume, to what '
+                     'its files may take at most. The limit follows when the '
+                     'volume is extended or gets snapshots. Needs '
+                     'lustre_projects, and lustre_project_of=volume.'),
     cfg.ListOpt('lustre_file_system_types',
                 default=['lustre'],
                 help='Types of mounted file systems that count as a share. '
@@ -170,7 +177,7 @@ def _has_mark(connector):
 @interface.volumedriver
 class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                    groups.GroupsMixin, moves.MovesMixin,
-                   placement.PlacementMixin,
+                   placement.PlacementMixin, projects.ProjectsMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
@@ -390,6 +397,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
             raise exception.VolumeIsBusy(volume_name=volume.name)
         self._remove_second_names(volume)
         volume_images.remove()
+        self._drop_limit(volume, self._place(volume))
 
     @classmethod
     def clean_volume_file_locks(cls, volume_id):
@@ -415,6 +423,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                 "first") % volume.id)
         self._check_space(self._place(volume), volume,
                           (size_gb - volume.size) * units.Gi)
+        self._follow_limit(volume, size=size_gb)
         volume_images.grow(size_gb * units.Gi)
 
     def update_migrated_volume(self, ctxt, volume, new_volume,
@@ -425,7 +434,8 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         tenant's request (a retype) it leaves out what tenants can't read.
         """
         if not ctxt.is_admin:
-            before, after = (self._formats(volume), self._formats(new_volume))
+            before, after = (self._recorded(volume),
+                             self._recorded(new_volume))
             self._note(volume, **after)
             self._note(new_volume, **before)
         return {'_name_id': new_volume.name_id,
@@ -487,6 +497,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
     def _create_snapshot(self, snapshot):
         volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
+        self._follow_limit(volume, more=1)
         if self._is_volume_attached(volume):
             self._snapshot_attached(snapshot, volume_images)
         else:
@@ -540,6 +551,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                 volume_images.claim()
                 volume_images.drop_overlay(snapshot.id)
         self._note_active_format(volume, volume_images.active().format)
+        self._follow_limit(volume)
 
     def _delete_snapshot_attached(self, snapshot, volume_images):
         """Delete a snapshot with Nova's help."""
@@ -776,11 +788,12 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
         self._check_ost_pool(volume)
         place = self._place_on(share)
         self._check_space(place, volume, volume.size * units.Gi)
-        fill(images.VolumeImages(place, volume.name, image_format,
-                                 provisioning, encryption.Key.of(volume),
-                                 functools.partial(self._layout, volume),
-                                 self._project(volume)),
-             image_format, volume.size * units.Gi)
+        with self._project_taken(volume, place, volume.size) as project:
+            fill(images.VolumeImages(place, volume.name, image_format,
+                                     provisioning, encryption.Key.of(volume),
+                                     functools.partial(self._layout, volume),
+                                     project),
+                 image_format, volume.size * units.Gi)
         self._note(volume, format=image_format, base_format=image_format)
         # The manager saves this, with what else it has to save; until then
         # the volume is found by its pool.
@@ -876,7 +889,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                                    self._provisioning(volume),
                                    encryption.Key.of(volume),
                                    functools.partial(self._layout, volume),
-                                   self._project(volume))
+                                   self.project_of(volume))
 
     def _place(self, volume):
         """Find the share that a volume is on.
@@ -939,13 +952,13 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
                 {'id': volume.id, 'what': what})
 
     def _recorded_format(self, volume):
-        return self._formats(volume).get('base_format')
+        return self._admin_metadata(volume).get('base_format')
 
-    def _formats(self, volume):
-        """Return what is recorded of a volume's formats."""
+    def _recorded(self, volume):
+        """Return what is recorded of a volume's files."""
         metadata = self._admin_metadata(volume)
-        return {key: metadata[key] for key in ('format', 'base_format')
-                if key in metadata}
+        return {key: metadata.get(key, '')
+                for key in ('format', 'base_format', projects.NOTE)}
 
     @staticmethod
     def _admin_metadata(volume):

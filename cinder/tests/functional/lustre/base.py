@@ -35,6 +35,7 @@ from castellan import key_manager
 from oslo_config import cfg
 
 from cinder import context
+from cinder import objects
 import cinder.privsep
 from cinder.tests.functional.lustre import keys
 from cinder.tests.functional.lustre import stand_ins
@@ -283,6 +284,12 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
     def delete(self, volume):
         self.driver.delete_volume(volume)
         volume.destroy()
+
+    @staticmethod
+    def of_tenant(volume):
+        """Load a volume as Cinder does for a request of its owner."""
+        return objects.Volume.get_by_id(context.RequestContext(
+            volume.user_id, volume.project_id, is_admin=False), volume.id)
 
     # What a guest sees
 

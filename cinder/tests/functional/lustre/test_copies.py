@@ -20,7 +20,6 @@ import uuid
 
 import ddt
 
-from cinder import context
 from cinder import exception
 from cinder import objects
 from cinder.tests.functional.lustre import base
@@ -461,9 +460,7 @@ class EncryptedTest(EncryptedTestCase):
     def test_what_is_noted_of_a_copy_is_seen_for_tenants(self):
         copy = self.create()
         self.driver._note(copy, encrypted='true')
-        tenant = context.RequestContext(copy.user_id, copy.project_id,
-                                        is_admin=False)
-        theirs = objects.Volume.get_by_id(tenant, copy.id)
+        theirs = self.of_tenant(copy)
         # Cinder has looked, and found what tenants may see.
         self.assertEqual({}, theirs.admin_metadata)
         self.assertTrue(self.driver._is_encrypted(theirs))

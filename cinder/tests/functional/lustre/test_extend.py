@@ -19,8 +19,6 @@ import time
 
 import ddt
 
-from cinder import context
-from cinder import objects
 from cinder.objects import fields
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import guest
@@ -108,9 +106,7 @@ class ExtendTest(base.LustreTestCase):
         """Somebody has asked for what a tenant's object does not have."""
         volume = self.create(specs={'lustre__format': 'raw'})
         self.write(volume, 1)
-        tenant = context.RequestContext(volume.user_id, volume.project_id,
-                                        is_admin=False)
-        theirs = objects.Volume.get_by_id(tenant, volume.id)
+        theirs = self.of_tenant(volume)
         self.assertEqual({}, theirs.admin_metadata)
         self.driver.extend_volume(theirs, 2)
         volume.size = 2

@@ -30,7 +30,6 @@ from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.unit import fake_constants
 from cinder.tests.unit import utils as tests_utils
-from cinder.volume.drivers import lustre
 from os_brick.remotefs import lustre_child
 
 MIB = base.MIB
@@ -376,72 +375,6 @@ class OSTPoolsTest(LayoutTestCase):
         snapshot = self.snapshot(volume)
         self.delete_snapshot(snapshot)
         self.delete(volume)
-
-
-@ddt.ddt
-class ProjectTest(LayoutTestCase):
-
-    def new(self, of):
-        self.driver = self.new_driver(lustre_projects='100000-199999',
-                                      lustre_project_of=of,
-                                      lustre_operation_timeout=60)
-
-    def projects(self):
-        """Return the projects of the images, by the volumes' IDs."""
-        found = {}
-        root, path = self.file_systems.roots[0]
-        directory = path + self.shares[0][len(root):]
-        for name in self.layouts():
-            number, flag, _path = base.run(
-                'lfs', 'project', os.path.join(directory, name)).split()
-            self.assertEqual('-', flag)
-            found.setdefault(name[len('volume-'):][:36], set()).add(
-                int(number))
-        return found
-
-    @ddt.data('volume', 'tenant')
-    def test_every_file(self, of):
-        self.new(of)
-        specs = {'lustre__stripe_count': '2', 'lustre__format': 'raw',
-                 'provisioning__type': 'thick'}
-        volume = self.create(specs=specs)
-        self.snapshot(volume)
-        clone = self.clone(volume)
-        other = self.create(project_id='another')
-        found = self.projects()
-        self.assertEqual({volume.id, clone.id, other.id}, set(found))
-        for numbers in found.values():
-            self.assertEqual(1, len(numbers))
-        numbers = [found[each.id].copy().pop()
-                   for each in (volume, clone, other)]
-        self.assertEqual(3 if of == 'volume' else 2, len(set(numbers)))
-        for number in numbers:
-            self.assertIn(number, range(100000, 200000))
-        # What is reported agrees with what there is.
-        used = base.run('lfs', 'quota', '-q', '-p', str(numbers[0]),
-                        self.file_systems.roots[0][1]).split()
-        self.assertGreaterEqual(int(used[1]), 1 << 20)
-        self.assertEqual('2' if of == 'volume' else '3', used[5])
-
-    def test_adopted(self):
-        self.new('volume')
-        record = self.volume_record(0, status='managing')
-        path = self.path(record)
-        base.run('truncate', '-s', '1M', path + '-before')
-        self.driver.manage_existing(record, {
-            'source-name': record.name + '-before'})
-        self.assertIn(self.projects()[record.id].pop(),
-                      range(100000, 200000))
-
-    def test_root_of_this_host_is_not_root(self):
-        self.new('volume')
-        record = self.volume_record()
-        with mock.patch.object(lustre.privileged, 'set_project',
-                               return_value=(1, 'Operation not permitted')):
-            error = self.failure_of(self.driver.create_volume, record)
-        for words in 'lustre_projects', 'Operation not permitted':
-            self.assertIn(words, str(error))
-        self.assertEqual([], self.listing())
 
 
 class BackupTest(LayoutTestCase):

@@ -16,9 +16,7 @@ from unittest import mock
 
 import ddt
 
-from cinder import context
 from cinder import exception
-from cinder import objects
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import managed
 
@@ -121,13 +119,12 @@ class MigrationTest(managed.ManagerTestCase):
         volume = self.create(specs=RAW)
         self.write(volume, 1)
         content = self.content(volume)
-        tenant = context.RequestContext(volume.user_id, volume.project_id,
-                                        is_admin=False)
-        source = objects.Volume.get_by_id(tenant, volume.id)
+        source = self.of_tenant(volume)
         source.previous_status, source.status = source.status, 'retyping'
         source.save()
         self.manager.migrate_volume(
-            tenant, source, {'host': self.host(1)}, force_host_copy=True,
+            source._context, source, {'host': self.host(1)},
+            force_host_copy=True,
             new_type_id=self.volume_type(lustre__format=image_format).id)
         volume = self.loaded(volume)
         self.assertEqual(('available', 'success'),

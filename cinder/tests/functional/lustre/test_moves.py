@@ -20,7 +20,6 @@ import uuid
 
 import ddt
 
-from cinder import context
 from cinder.lustre import files
 from cinder import objects
 from cinder.objects import fields
@@ -29,6 +28,7 @@ from cinder.tests.functional.lustre import managed
 from cinder.tests.functional.lustre import stand_ins
 from cinder.tests.functional.lustre import test_layouts
 from cinder.tests.unit import utils as tests_utils
+from cinder.volume import qos_specs
 
 RAW = {'lustre__format': 'raw', 'provisioning__type': 'thin'}
 QCOW2 = {'lustre__format': 'qcow2', 'provisioning__type': 'thin'}
@@ -329,12 +329,6 @@ class DirectoryTest(MovesTestCase):
         self.driver.delete_volume(self.of_tenant(volume))
         self.assertEqual(([], []), (self.listing(0), self.listing(1)))
 
-    @staticmethod
-    def of_tenant(volume):
-        """Load a volume as Cinder does for a request of its owner."""
-        return objects.Volume.get_by_id(context.RequestContext(
-            volume.user_id, volume.project_id), volume.id)
-
     def kill_after(self, step, volume, host):
         def then_die(function):
             def work(*args, **kwargs):
@@ -447,6 +441,28 @@ class CommandTest(MovesTestCase):
         self.assertIn('%s  moved' % attached.id,
                       self.command('empty', self.share, '2'))
         self.assertEqual('', self.command('on', self.share, '2'))
+
+    def test_rates(self):
+        qos = qos_specs.create(self.context, 'qos', {
+            'consumer': 'front-end', 'total_iops_sec_per_gb': '100'})
+        volume_type = self.volume_type()
+        qos_specs.associate_qos_with_type(self.context, qos.id,
+                                          volume_type.id)
+        limited = self.create(size=2, volume_type_id=volume_type.id)
+        free = self.create()
+        output = self.command('rates', code=1)
+        self.assertIn('Without a project (lustre_projects): ', output)
+        self.assertNotIn('start', output)
+        with open(self.conf, 'a') as f:
+            f.write('lustre_projects = 5-4000000000\n')
+        shown = self.command('show', limited.id)
+        number = shown.rpartition('project ')[2].strip()
+        output = self.command('rates')
+        self.assertIn('lctl set_param ost.OSS.ost_io.nrs_tbf_rule="start '
+                      'vol{0} projid={{{0}}} rate=200"\n'.format(number),
+                      output)
+        self.assertIn('# %s\n' % limited.id, output)
+        self.assertNotIn(free.id, output)
 
     def test_a_share_that_is_not_there(self):
         output = self.command('empty', 'elsewhere', '2', code=2)

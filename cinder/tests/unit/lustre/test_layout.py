@@ -382,7 +382,7 @@ class CreateTestCase(base.BaseTestCase):
         error = self.assertRaises(
             exception.VolumeDriverException, layout.create, place, self.path,
             parsed('-c 2'), True)
-        self.assertIn('lfs, which sets the layout of files, is not installed',
+        self.assertIn('lfs is not installed',
                       str(error))
 
     @staticmethod
