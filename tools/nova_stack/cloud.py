@@ -113,11 +113,19 @@ class Cloud(cloud.Cloud):
 
     def disks_of(self, server):
         """What libvirt has opened: {volume's ID: (path, format)}."""
-        xml = ElementTree.fromstring(self.host_of(server).virsh(
-            'dumpxml', self.domain_of(server)))
         return {disk.findtext('serial'): (disk.find('source').get('file'),
                                           disk.find('driver').get('type'))
-                for disk in xml.findall('./devices/disk')}
+                for disk in self._disks(server)}
+
+    def limits_of(self, server):
+        """What QEMU limits: {volume's ID: {limit: value}}."""
+        return {disk.findtext('serial'): {limit.tag: limit.text for limit in
+                                          disk.findall('iotune/*')}
+                for disk in self._disks(server)}
+
+    def _disks(self, server):
+        return ElementTree.fromstring(self.host_of(server).virsh(
+            'dumpxml', self.domain_of(server))).findall('./devices/disk')
 
     def protocol(self, volume):
         """The type of a volume's connection, as Cinder keeps it."""

@@ -18,6 +18,7 @@ a host with our driver. A step returns a line that says what was checked.
 
 import contextlib
 import os
+import time
 
 from tools.demo import content
 from tools.demo import host
@@ -204,6 +205,28 @@ def attach(run, name):
     with server.console() as console:
         wait_for_disks(run, console, {'vda': GIB})
     return 'the guest sees it come and go; its bytes are in the file'
+
+
+@on_each_host('A volume that QEMU limits (front-end QoS)')
+def limited(run, name):
+    server = run.need_server(name)
+    qos = run.api.cinder.qos_specs.create(
+        'slow-' + name, {'consumer': 'front-end', 'total_bytes_sec': str(MIB)})
+    run.make_type('slow-' + name)
+    run.api.cinder.qos_specs.associate(
+        qos, run.api.cinder.volume_types.find(name='slow-' + name).id)
+    with attached(run, server, 'slow-' + name, 'slow-' + name) as (
+            volume, sums):
+        stage.expect({'total_bytes_sec': str(MIB)},
+                     run.api.limits_of(server.api)[volume.id], 'limits')
+        began = time.monotonic()
+        with server.console() as console:
+            sums.update(write(console, 'vdb', [(64, 8)]))
+        took = time.monotonic() - began
+        # A tenth of a second's worth may come at once.
+        if took < 7:
+            raise cloud.Unexpected('8 MiB at 1 MiB/s took %.1f s' % took)
+    return '8 MiB at 1 MiB/s take %.0f s' % took
 
 
 @on_each_host('Reboot the server')
