@@ -25,6 +25,7 @@ import json
 import os
 import struct
 import subprocess
+import tempfile
 import termios
 import zlib
 
@@ -147,15 +148,14 @@ def iso(start=b''):
     return bytes(image)
 
 
-def made(image_format, directory, size='64M', *options):
+def made(image_format, size='64M', *options):
     """What qemu-img makes."""
-    path = os.path.join(directory, 'made')
-    subprocess.run(['qemu-img', 'create', '-q', '-f', image_format, *options,
-                    path, size], check=True)
-    with open(path, 'rb') as f:
-        content = f.read()
-    os.unlink(path)
-    return content
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, 'made')
+        subprocess.run(['qemu-img', 'create', '-q', '-f', image_format,
+                        *options, path, size], check=True)
+        with open(path, 'rb') as f:
+            return f.read()
 
 
 def gzip_bomb(size):
@@ -173,7 +173,7 @@ def json_name(path, driver='raw'):
         'driver': 'file', 'filename': path}})
 
 
-def headers(bait, directory):
+def headers(bait):
     """What a guest may write to the start of its disk, by name."""
     return {
         'qcow2': qcow2(),
@@ -187,8 +187,8 @@ def headers(bait, directory):
                                                l1_size=0x7fffffff),
         'qcow2, unknown feature': qcow2(incompatible=1 << 63),
         'vmdk, extent': vmdk(bait),
-        'vmdk': made('vmdk', directory),
-        'vhdx': made('vhdx', directory)[:1 << 21],
+        'vmdk': made('vmdk'),
+        'vhdx': made('vhdx')[:1 << 21],
         'luks': luks(),
         'iso': iso(),
         'gpt': gpt(),

@@ -45,7 +45,7 @@ from cinder.tests.functional.lustre.torture import services
 
 EXHAUSTIVE = bool(os.environ.get('CINDER_LUSTRE_EXHAUSTIVE'))
 
-HEADERS = tuple(hostile.headers('', '/var/tmp'))
+HEADERS = tuple(hostile.headers(''))
 
 # Those that stand for all in ordinary runs.
 SOME = HEADERS if EXHAUSTIVE else (
@@ -115,7 +115,7 @@ class BaitTest(HostileTestCase):
 
     def test_it_is_taken_by_who_guesses(self):
         """The corpus does what it says to qemu-img that names no format."""
-        headers = hostile.headers(self.bait.path, self.temp)
+        headers = hostile.headers(self.bait.path)
         self.assertFalse(self.bait.taken())
         for name in ('qcow2, backing file', 'qcow2 v2, backing file',
                      'qcow2, backing file by JSON', 'qcow2, data file',
@@ -132,7 +132,7 @@ class GuestTest(HostileTestCase):
 
     def setUp(self):
         super().setUp()
-        self.headers = hostile.headers(self.bait.path, self.temp)
+        self.headers = hostile.headers(self.bait.path)
 
     @ddt.data(*((name, 'raw') for name in SOME),
               *((name, 'qcow2') for name in INSIDE_QCOW2))
@@ -263,7 +263,7 @@ class CopyTest(HostileTestCase):
 
     def setUp(self):
         super().setUp()
-        self.headers = hostile.headers(self.bait.path, self.temp)
+        self.headers = hostile.headers(self.bait.path)
         self.backup_share = self._new_share(*self.file_systems.roots[1])
         self.cloud = services.Services(self)
 
@@ -346,7 +346,7 @@ class ManageTest(HostileTestCase):
 
     def setUp(self):
         super().setUp()
-        self.headers = hostile.headers(self.bait.path, self.temp)
+        self.headers = hostile.headers(self.bait.path)
         self.share = self.driver._get_mount_point_for_share(self.shares[0])
 
     def place(self, content):
@@ -478,7 +478,7 @@ class ImageTest(HostileTestCase):
     @ddt.unpack
     def test_refused(self, name, image_format):
         """CVE-2022-47951, CVE-2024-32498, CVE-2024-4467."""
-        content = hostile.headers(self.bait.path, self.temp)[name]
+        content = hostile.headers(self.bait.path)[name]
         self.assert_refused(content, name.split(',')[0].split()[0],
                             image_format)
 
@@ -487,7 +487,7 @@ class ImageTest(HostileTestCase):
         'gpt', 'gpt and iso')))
     def test_raw(self, name):
         """As raw it is refused, or it is what it is: some bytes."""
-        content = hostile.headers(self.bait.path, self.temp)[name]
+        content = hostile.headers(self.bait.path)[name]
         volume, error = self.volume_with(content, 'raw', 'qcow2')
         if name.startswith('qcow2'):
             self.assertIsNotNone(error)
@@ -503,8 +503,7 @@ class ImageTest(HostileTestCase):
               ('vpc', 'qcow2'))
     @ddt.unpack
     def test_another_format_than_it_says(self, qemu_format, disk_format):
-        self.assert_refused(hostile.made(qemu_format, self.temp),
-                            disk_format, 'qcow2')
+        self.assert_refused(hostile.made(qemu_format), disk_format, 'qcow2')
 
     def test_iso(self):
         volume, error = self.volume_with(hostile.iso(), 'iso', 'qcow2')
