@@ -217,7 +217,7 @@ def _is_managed(volume_id):
 def candidate(place, reference, file, image_format, provisioning):
     """Return the images of a file that may be adopted: of one image.
 
-    :param place: the :class:`cinder.lustre.images.Place` of its share
+    :param place: the :class:`cinder.lustre.places.Place` of its share
     :raises ManageExistingInvalidReference: it may not, and why
     """
     found = _plain(place, reference, file, image_format, provisioning)

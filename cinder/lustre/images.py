@@ -73,9 +73,10 @@ also holds a lock on the share itself (``.locks``), which ends when the last
 process has that could still do something for it
 (:meth:`os_brick.remotefs.lustre.ShareClient.locked`).
 
-This is the only module that runs qemu-img. It names the format of every image,
-and opens an image with all below it as recorded: as a ``json:`` block node,
-where the header's own idea of a backing file is not followed.
+No other module runs qemu-img on a share (:mod:`cinder.lustre.places` says how
+it is run). This one names the format of every image, and opens an image with
+all below it as recorded: as a ``json:`` block node, where the header's own
+idea of a backing file is not followed.
 
 An encrypted volume has LUKS in each of its qcow2 images, all with the volume's
 one key. qemu-img reads it from a file in memory.
@@ -83,11 +84,9 @@ one key. qemu-img reads it from a file in memory.
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import json
 import os
-import resource
 import shutil
 import signal
 
@@ -102,7 +101,6 @@ from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import layout
 from cinder.lustre import projects
-from os_brick.remotefs import lustre_child
 from os_brick.remotefs import lustre_guard
 
 LOG = logging.getLogger(__name__)
@@ -115,40 +113,12 @@ THIN = 'thin'
 THICK = 'thick'
 PROVISIONING = (THIN, THICK)
 
-# What a copy must manage, in bytes per second, before it counts as stuck.
-_SLOWEST_COPY = 8 * units.Mi
-
-# What qemu-img may take, besides the time for a copy: seconds of CPU, and
-# bytes of address space. An image of a chain takes 33 MiB of it at most, and
-# each of the 64 threads a stack of 8 MiB and a heap that is hardly used.
-_CPU_TIME = 30
-_ADDRESS_SPACE = 8 * units.Gi
-
 # What qemu-img check may have to read, in bytes: an eight-thousandth of a disk
 # of 32 TiB. And its exit code where some clusters are lost, but none damaged.
 _MOST_METADATA = 4 * units.Gi
 _LEAKS = 3
 
 _ACTIVE = 'active'
-
-# QEMU measures how fast it is before it makes a LUKS header, and gives up
-# where the kernel counts too coarsely for that (its crypto/pbkdf.c): mostly
-# another attempt works.
-_NOT_MEASURED = 'Unable to get accurate CPU usage'
-_MEASUREMENTS = 10
-
-
-# A file ends where the objects of its stripes do, on ldiskfs at 16 TiB each.
-_TOO_LARGE = os.strerror(errno.EFBIG)
-
-
-def _advised(error):
-    """Add to an error what can be done about it."""
-    if not error or _TOO_LARGE not in error:
-        return error
-    return _("%s: one stripe holds 16 TiB at most on ldiskfs, and the file "
-             "needs more stripes; a volume gets them by its type's "
-             "lustre:stripe_count, one that exists by a retype") % error
 
 
 def _preallocation(space):
@@ -173,13 +143,6 @@ def check_qemu_img():
 class InvalidImage(exception.VolumeDriverException):
     message = _("Image %(image)s on %(share)s can't be used: %(reason)s. "
                 "Nothing was changed.")
-
-
-class GrowthFailed(exception.VolumeDriverException):
-    message = _("Image %(image)s on %(share)s could not be given %(size)s "
-                "bytes and their space: %(reason)s. It holds what it held, "
-                "but may have its new size already. Repeat the operation "
-                "when the share can take it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,156 +197,6 @@ class Image:
         return 'json:' + json.dumps(self.node)
 
 
-class Place:
-    """A mounted share, as images need it.
-
-    :param share: the :class:`os_brick.remotefs.lustre.Share`
-    :param client: the :class:`os_brick.remotefs.lustre.ShareClient`
-    :param privileged: what needs root: :mod:`cinder.privsep.lustre`
-    :param mode: mode of the files that are made
-    :param avoid: {index of an OST that no file should be on: why}
-    """
-
-    def __init__(self, share, client, privileged, mode, avoid=None):
-        self.share = share
-        self.directory = client.mount_point(share)
-        self.mode = mode
-        self.avoid = avoid or {}
-        self._client = client
-        self._privileged = privileged
-        self._session = None
-
-    @contextlib.contextmanager
-    def locked(self, name):
-        """Hold the share's lock of a volume, unless it is held already.
-
-        :raises Locked: another process has it
-        """
-        if self._session:
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            with self._share_in_errors():
-                self._session = stack.enter_context(
-                    self._client.locked(self.share, name, self.mode))
-            try:
-                yield
-            finally:
-                self._session = None
-
-    def available(self):
-        """Make sure that the share is mounted, and return its free bytes.
-
-        :raises ShareUnavailable: it isn't
-        """
-        return self._client.check(self.share)[1]
-
-    def call(self, function, *args, copied=0, source=None):
-        """Call a function on the share, guarded.
-
-        :param copied: bytes that it may have to write
-        :param source: the share that these are read from, if any
-        :raises OSError: it failed; the message names the share
-        """
-        with self._share_in_errors():
-            return self._client.call(self.share, function, *args,
-                                     timeout=self._timeout(copied),
-                                     source=source, session=self._session)
-
-    @contextlib.contextmanager
-    def _share_in_errors(self):
-        """Let the messages of failed system calls name the share."""
-        try:
-            yield
-        except OSError as exc:
-            exc.strerror = _("%(error)s (on Lustre share %(share)s)") % {
-                'error': _advised(exc.strerror), 'share': self.share}
-            raise
-
-    def qemu_img(self, subcommand, *args, keys=(), copied=0, source=None,
-                 made=None, again=None):
-        """Run qemu-img.
-
-        A hostile image must not make it take the host's memory or time, and
-        what it has in memory when it crashes are tenants' data.
-
-        :param keys: those of the images, None for each that has none
-        :param copied: bytes that it may have to write
-        :param source: the share that these are read from, if any
-        :param made: a file among the arguments that is made in memory first:
-            qemu-img create would make four to five durable writes, where the
-            one before the file is published is enough
-        :param again: called before another attempt: QEMU removes the file that
-            it could not create, and one of its own has neither the layout nor
-            the mode
-        :raises ProcessExecutionError: it failed
-        """
-        keys = {key.id: key for key in keys if key}.values()
-        secrets = {key.file: key.passphrase for key in keys}
-        command = ('qemu-img', subcommand, '-q',
-                   *(arg for key in keys for arg in key.as_object),
-                   *map(str, args))
-        limits = {resource.RLIMIT_AS: _ADDRESS_SPACE,
-                  resource.RLIMIT_CPU: _CPU_TIME + copied // _SLOWEST_COPY,
-                  resource.RLIMIT_CORE: 0}
-        run = ([lustre_child.run_to_make, made] if made
-               else [lustre_child.run_with])
-        for attempt in range(_MEASUREMENTS):
-            if attempt and again:
-                again()
-            code, output, error = self.call(
-                *run, limits, secrets, *command, copied=copied, source=source)
-            if not code or _NOT_MEASURED not in error:
-                break
-        if code:
-            raise processutils.ProcessExecutionError(
-                stdout=output, stderr=_advised(error), exit_code=code,
-                cmd=' '.join(command), description=_(
-                    "qemu-img failed on Lustre share %s") % self.share)
-        return output
-
-    def take_over(self, path):
-        """Make a file of the hypervisor's user the service's again."""
-        error = self._privileged.take_over(
-            self.share.name, path, os.geteuid(), os.getegid(),
-            self._timeout(0))
-        if error:
-            raise InvalidImage(image=path, share=self.share, reason=error)
-
-    def privileged_grow(self, path, size, allocate):
-        """Grow a raw image that the hypervisor's user owns.
-
-        :raises GrowthFailed: it has not got its size, or not its space
-        """
-        error = self._privileged.grow(
-            self.share.name, path, size, allocate,
-            self._timeout(size if allocate else 0))
-        if error:
-            raise GrowthFailed(image=path, share=self.share, size=size,
-                               reason=_advised(error))
-
-    def set_project(self, path, project):
-        """Count the space of a file for a project; see projects.give."""
-        return self._privileged.set_project(self.share.name, path, project,
-                                            self._timeout(0))
-
-    def set_limit(self, project, limit):
-        """Limit the space of a project, in MiB; see projects.set_limit."""
-        return self._privileged.set_limit(self.share.name, self.directory,
-                                          project, limit, self._timeout(0))
-
-    def privileged_chain(self, *args):
-        """Follow a chain that the hypervisor's user owns."""
-        images, error = self._privileged.chain(
-            self.share.name, self.directory, *args, self._timeout(0))
-        if error:
-            raise ValueError(error)
-        return images
-
-    def _timeout(self, copied):
-        return self._client.timeout + copied / _SLOWEST_COPY
-
-
 def _locked(method):
     """Hold the volume's lock on the share."""
     @functools.wraps(method)
@@ -398,7 +211,7 @@ class VolumeImages:
 
     The caller holds the volume's distributed lock.
 
-    :param place: the :class:`Place` of the volume's share
+    :param place: the :class:`cinder.lustre.places.Place` of the volume's share
     :param name: the volume's name, which names its files
     :param base_format: the recorded format of the file of that name; None if
         there is none yet
@@ -983,7 +796,9 @@ class VolumeImages:
     def _claim(self, names):
         paths = [self._join(name) for name in names]
         for path in self._place.call(files.not_writable, paths):
-            self._place.take_over(path)
+            error = self._place.take_over(path)
+            if error:
+                raise self._invalid(path, error)
 
     def _known_files(self, record):
         return sorted({self._name, *record.values()})

@@ -406,7 +406,7 @@ def check_settings(settings):
 # What is done on a share
 
 class OnShare:
-    """A share, as this module needs it; an :class:`images.Place` will do.
+    """A share, as this module needs it; a :class:`places.Place` will do.
 
     :ivar share: the :class:`os_brick.remotefs.lustre.Share`
     :ivar mode: of files that are made
@@ -647,7 +647,7 @@ def migrate(place, path, layout, size):
     before or as wanted. Path, inode and attributes stay. Space that was
     allocated and never written is lost.
 
-    :param place: an :class:`images.Place`
+    :param place: a :class:`places.Place`
     :param layout: None for one like that which the file has: then it is only
         moved off the OSTs that the place avoids
     :param size: of the file, in bytes

@@ -44,6 +44,7 @@ from cinder.lustre import groups
 from cinder.lustre import images
 from cinder.lustre import moves
 from cinder.lustre import placement
+from cinder.lustre import places
 from cinder.lustre import projects
 from cinder.lustre import releases
 from cinder.privsep import lustre as privileged
@@ -923,7 +924,7 @@ class LustreDriver(adoption.AdoptionMixin, copies.CopiesMixin,
     def _place_on(self, share):
         open_to_all = (self.configuration.nas_secure_file_permissions
                        == 'false')
-        return images.Place(
+        return places.Place(
             share, self._client, privileged, 0o666 if open_to_all else 0o660,
             self._survey.useless_osts(capacity.pool_name(share)))
 

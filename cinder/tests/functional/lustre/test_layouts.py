@@ -22,8 +22,8 @@ import ddt
 
 from cinder.backup.drivers import lustre as lustre_backup
 from cinder import exception
-from cinder.lustre import images
 from cinder.lustre import layout
+from cinder.lustre import places
 from cinder.objects import fields
 from cinder.scheduler import host_manager
 from cinder.tests.functional.lustre import base
@@ -141,7 +141,7 @@ class EveryFileTest(LayoutTestCase):
         specs = self.specs(WIDE, provisioning__type='thick',
                            lustre__format='qcow2')
         volume = self.create(specs=specs)
-        call, failed = images.Place.call, []
+        call, failed = places.Place.call, []
 
         def fail_once(place, function, *args, **kwargs):
             if function is lustre_child.run_with and not failed:
@@ -151,7 +151,7 @@ class EveryFileTest(LayoutTestCase):
                 return 1, '', error
             return call(place, function, *args, **kwargs)
 
-        with mock.patch.object(images.Place, 'call', fail_once):
+        with mock.patch.object(places.Place, 'call', fail_once):
             self.clone(volume, specs=specs)
         self.assertEqual(1, len(failed))
         self.assert_layout(WIDE, 2)

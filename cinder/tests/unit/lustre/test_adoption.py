@@ -23,6 +23,7 @@ from oslotest import base
 from cinder import exception
 from cinder.lustre import adoption
 from cinder.lustre import images
+from cinder.lustre import places
 from cinder.tests.unit.lustre import fakes
 from os_brick.remotefs import lustre as lustre_brick
 
@@ -76,7 +77,7 @@ class CandidateTestCase(base.BaseTestCase):
         self.share = lustre_brick.Share.parse('mgs@tcp:/lustre/cinder')
         client = self.lustre.client()
         client.ensure_mounted(self.share)
-        self.place = images.Place(self.share, client, self.lustre, 0o660)
+        self.place = places.Place(self.share, client, self.lustre, 0o660)
 
     def put(self, content, name='disk.img'):
         with open(os.path.join(self.place.directory, name), 'wb') as f:

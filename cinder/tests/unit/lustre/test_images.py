@@ -27,6 +27,7 @@ from oslotest import base
 from cinder import exception
 from cinder.lustre import files
 from cinder.lustre import images
+from cinder.lustre import places
 from cinder.tests.unit.lustre import fakes
 from os_brick.remotefs import lustre as lustre_brick
 from os_brick.remotefs import lustre_child
@@ -51,7 +52,7 @@ class ImagesTestCase(base.BaseTestCase):
         self.share = lustre_brick.Share.parse('mgs@tcp:/lustre/cinder')
         client = self.lustre.client()
         client.ensure_mounted(self.share)
-        self.place = images.Place(self.share, client, self.lustre, 0o660)
+        self.place = places.Place(self.share, client, self.lustre, 0o660)
         self.images = self.new_images()
 
     def new_images(self, base_format='raw', provisioning='thin', name=NAME):
@@ -122,7 +123,7 @@ class PlaceTestCase(ImagesTestCase):
                 'resize', self.path(NAME), 1 << 45))
         self.lustre.grow = mock.Mock(return_value=str(error))
         self.assert_advised(self.assertRaises(
-            images.GrowthFailed, self.place.privileged_grow, self.path(NAME),
+            places.GrowthFailed, self.place.privileged_grow, self.path(NAME),
             1 << 45, False))
 
     def assert_advised(self, error):
@@ -144,7 +145,7 @@ class PlaceTestCase(ImagesTestCase):
     def test_growth_that_fails_half_way(self):
         self.lustre.grow = mock.Mock(return_value='no space')
         error = self.assertRaises(
-            images.GrowthFailed, self.place.privileged_grow, self.path(NAME),
+            places.GrowthFailed, self.place.privileged_grow, self.path(NAME),
             MIB, True)
         self.assertIn('no space', str(error))
         self.assertNotIn('Nothing was changed', str(error))
