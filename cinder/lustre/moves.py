@@ -253,10 +253,6 @@ class MovesMixin:
             volume.admin_metadata = metadata
             volume.obj_reset_changes(['admin_metadata'])
 
-    def _is_in_use(self, volume):
-        return self._is_volume_attached(volume) or volume.status in (
-            'reserved', 'attaching', 'in-use', 'detaching')
-
     def _same_files(self, volume, target):
         """Tell whether nothing has to be done to the files."""
         return (self._layout(volume) == self._layout(target)
