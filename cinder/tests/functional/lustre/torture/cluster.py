@@ -58,7 +58,7 @@ class _Layout(config.Layout):
         self.venv = pathlib.Path(sys.prefix)
 
 
-class _Share:
+class _Share(share.Shares):
     """One share, as the demo's configuration wants it."""
 
     backup_options = ()
