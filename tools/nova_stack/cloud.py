@@ -255,7 +255,8 @@ class Cloud(cloud.Cloud):
         before = self.host_of(server)
         self.nova.servers.live_migrate(server.id, host, 'auto')
         self.wait('migration to fail', failed, 180)
-        # Nova may set it to error.
+        # Nova sets the server to error too, a moment after the migration.
+        self.wait_server(server, 'ERROR')
         self.nova.servers.reset_state(server.id, 'active')
         self.wait_server(server, 'ACTIVE')
         if self.host_of(server) is not before:
