@@ -27,6 +27,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_utils import units
 
+from cinder import context
 from cinder import coordination
 from cinder.db import api as db
 from cinder import exception
@@ -48,6 +49,7 @@ from cinder.lustre import placement
 from cinder.lustre import places
 from cinder.lustre import projects
 from cinder.lustre import releases
+from cinder import objects
 from cinder.privsep import lustre as privileged
 from cinder.volume import configuration
 from cinder.volume.drivers import remotefs
@@ -317,8 +319,28 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
             'multiattach': True,
             'consistent_group_snapshot_enabled': True,
             'QoS_support': False,
+            **self._provisioned(name),
             **space,
         }
+
+    def _provisioned(self, pool):
+        """Return what is provisioned in a pool, if Cinder doesn't know.
+
+        Otherwise it takes what its service counts as allocated. Services of a
+        cluster count each for itself, and one may delete what another one has
+        made: after a while no count is right any more (VolumeManager.
+        _update_allocated_capacity).
+        """
+        if not self.cluster_name:
+            return {}
+        admin = context.get_admin_context()
+        services = objects.ServiceList.get_all(
+            admin, {'cluster_name': self.cluster_name})
+        sizes = [db.volume_data_get_for_host(
+            admin, '%s#%s' % (service.host, pool))[1] for service in services]
+        # MariaDB's sums are decimals, which would become strings on their way
+        # to the scheduler.
+        return {'provisioned_capacity_gb': int(sum(sizes))}
 
     def _init_vendor_properties(self):
         properties = {}

@@ -25,6 +25,7 @@ from cinder import exception
 from cinder.lustre import capacity
 from cinder.tests.functional.lustre import base
 from cinder.tests.functional.lustre import stand_ins
+from cinder.tests.unit import utils as tests_utils
 from cinder.volume.drivers import lustre
 from os_brick.remotefs import lustre as lustre_brick
 
@@ -487,6 +488,28 @@ class ConfigurationTest(base.LustreTestCase):
                        lustre_shares=self.shares)
         self.assertRaises(exception.InvalidConfigurationValue,
                           self.new_driver, **options)
+
+
+class ClusterTest(base.LustreTestCase):
+
+    def test_provisioned_in_a_cluster(self):
+        """Its services don't know of each other what they have deleted."""
+        pool = self.driver.get_volume_stats()['pools'][0]['pool_name']
+        for name, cluster, size in (('one', 'active@lustre', 2),
+                                    ('two', 'active@lustre', 3),
+                                    ('three', 'passive@lustre', 7)):
+            host = name + '@lustre'
+            tests_utils.create_service(self.context, {
+                'host': host, 'cluster_name': cluster,
+                'binary': 'cinder-volume', 'topic': 'cinder-volume'})
+            tests_utils.create_volume(self.context, size=size,
+                                      host='%s#%s' % (host, pool))
+        self.assertNotIn('provisioned_capacity_gb',
+                         self.driver.get_volume_stats(True)['pools'][0])
+        self.driver.cluster_name = 'active@lustre'
+        self.assertEqual([5, 0], [
+            found['provisioned_capacity_gb']
+            for found in self.driver.get_volume_stats(True)['pools']])
 
 
 class RenamedShareTest(base.LustreTestCase):

@@ -131,6 +131,9 @@ class Cluster(fixtures.Fixture):
             'osapi_volume_listen_port = %d' % self._stack.ports.cinder,
             'osapi_volume_workers = 1',
             'report_interval = 2',
+            # The scheduler counts what it has asked for, refused or not, as
+            # taken until the next of these.
+            'backend_stats_polling_interval = 3',
             'service_down_time = %d' % DOWN_TIME,
             'debug = true',
             # An answer that a killed service owes is not waited for.
@@ -287,6 +290,13 @@ class Cluster(fixtures.Fixture):
 
     def log(self, name):
         return self._stack.log_of(name).read_text(errors='replace')
+
+    def last_errors(self):
+        """The last of what the services have said of what went wrong."""
+        return '\n'.join(
+            '%s: %s' % (name, line) for name in ('scheduler', *HOSTS)
+            for line in [line for line in self.log(name).splitlines()
+                         if ' ERROR ' in line or ' WARNING ' in line][-20:])
 
 
 class Refused(Exception):

@@ -197,8 +197,9 @@ class ActiveActiveTest(testtools.TestCase):
                 state = None
             if state in states:
                 return
-            self.assertLess(time.monotonic(), until,
-                            '%s is %s' % (path, state))
+            if time.monotonic() > until:
+                self.fail('%s is %s\n%s' % (path, state,
+                                            self.cluster.last_errors()))
             time.sleep(0.2)
 
     # Repair, as an operator does it
