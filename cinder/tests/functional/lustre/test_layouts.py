@@ -178,7 +178,7 @@ class ChoiceTest(LayoutTestCase):
         """Then there is no call of lfs, and the directory decides."""
         directory = os.path.dirname(self.path(self.volume_record()))
         base.run('lfs', 'setstripe', '-c', '2', directory)
-        with mock.patch.object(layout, '_lfs',
+        with mock.patch.object(layout, 'lfs',
                                side_effect=AssertionError):
             volume = self.create()
             self.snapshot(volume)

@@ -210,7 +210,7 @@ class OSTPoolsTestCase(base.BaseTestCase):
         self.osts = {0: (10 * gib, 4 * gib), 1: (10 * gib, 5 * gib),
                      2: (20 * gib, 20 * gib), 3: (20 * gib, 20 * gib)}
         self.calls = []
-        self.useFixture(fixtures.MockPatchObject(layout, '_lfs', self.lfs))
+        self.useFixture(fixtures.MockPatchObject(layout, 'lfs', self.lfs))
         self.shares = {'lustre/a': _share('a')}
 
     def lfs(self, place, command, *args):
