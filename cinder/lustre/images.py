@@ -365,7 +365,7 @@ class VolumeImages:
             self._convert(source, new, image_format, size, ('-T', 'none'))
 
     @_locked
-    def import_image(self, source, image_format, size):
+    def import_image(self, source, size):
         """Fill the volume with the content of a local file.
 
         Snapshots keep what they have: the volume's active image is replaced.
@@ -373,13 +373,12 @@ class VolumeImages:
         :param source: the file as an :class:`Image` that needs no other file
         :param size: of the volume, in bytes
         """
-        record = self.record()
-        active = self._active(record)
-        with self._made(self._join(active)) as new:
-            if active == self._name:
-                self._convert(source, new, image_format, size)
+        active = self.active()
+        with self._made(active.path) as new:
+            if active.backing:
+                self._convert_onto(active.backing, source, new, size)
             else:
-                self._convert_onto(self._below(active), source, new, size)
+                self._convert(source, new, active.format, size)
 
     @_locked
     def export(self, path, file_format):

@@ -118,11 +118,12 @@ class MovesMixin:
         """Tell what keeps a volume from being retyped where it is."""
         if not self._is_on_share_of(volume, target):
             return _("the scheduler has chosen another share")
-        recorded = self._recorded_format(volume)
-        if self._extra_specs(target).get(_FORMAT, recorded) != recorded:
-            return _("its file is %s") % recorded
-        is_raw = (recorded == images.RAW
-                  and not self._images(volume).snapshot_ids())
+        # Not what is recorded: of a volume that was made raw Nova may have
+        # left an overlay alone.
+        chain = self._images(volume).chain()
+        base, is_raw = chain[-1].format, chain[0].format == images.RAW
+        if self._extra_specs(target).get(_FORMAT, base) != base:
+            return _("its file is %s") % base
         if not is_raw and volume_utils.is_boolean_str(
                 self._extra_specs(target).get('multiattach')):
             return _("its image is qcow2, which one server can have")

@@ -465,16 +465,12 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
     @volume_locked
     def copy_image_to_volume(self, context, volume, image_service, image_id,
                              disable_sparse=False):
-        """Fill a volume from an image.
-
-        The file keeps the format that was recorded when it was made.
-        """
+        """Fill a volume from an image; its file keeps its format."""
         volume_images = self._images(volume)
         volume_images.claim()
         with downloads.image(context, image_service, image_id, volume.size,
                              encryption.Key.of(volume)) as source:
-            volume_images.import_image(source, self._recorded_format(volume),
-                                       volume.size * units.Gi)
+            volume_images.import_image(source, volume.size * units.Gi)
 
     def copy_image_to_encrypted_volume(self, context, volume, image_service,
                                        image_id, disable_sparse=False):
@@ -581,7 +577,13 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         snapshot_below = next((key for key, file in record.items()
                                if key != 'active' and file in below[:1]),
                               None)
-        self._delete_snapshot_online(snapshot._context, snapshot, {
+        # Of the oldest snapshot the base class (since Cinder 28) records the
+        # overlay's format as that of the volume's first file, and does so
+        # before it asks Nova: had Nova failed, a raw volume would count as
+        # qcow2. What it gets knows no formats.
+        theirs = snapshot.obj_clone()
+        theirs.volume.admin_metadata = {}
+        self._delete_snapshot_online(snapshot._context, theirs, {
             'active_file': record['active'],
             'snapshot_file': overlay,
             'base_file': below[0],

@@ -445,7 +445,7 @@ class CreateTestCase(QemuTestCase):
         self.make(provisioning, image_format)
         self.write(7, 2)
         self.images.import_image(images.Image(source, 'raw', 2 * MIB),
-                                 image_format, self.SIZE)
+                                 self.SIZE)
         self.assertEqual(image_format, self.images.active().format)
         self.assert_reads(1, 2, 0)
         if provisioning == 'thick':
@@ -459,7 +459,7 @@ class CreateTestCase(QemuTestCase):
         self.make_chain()
         self.write(7, 2)
         before = [self.images.snapshot(key) for key in IDS]
-        self.images.import_image(images.Image(source, 'raw', 2 * MIB), 'raw',
+        self.images.import_image(images.Image(source, 'raw', 2 * MIB),
                                  self.SIZE)
         self.assert_reads(0, 2, 0)
         self.assertEqual(self.SIZE, self.images.active().virtual_size)
@@ -473,8 +473,7 @@ class CreateTestCase(QemuTestCase):
         self.interfere = lambda argv: (1, '', 'Input/output error')
         self.assertRaises(processutils.ProcessExecutionError,
                           self.images.import_image,
-                          images.Image('/nowhere', 'raw', MIB), 'raw',
-                          self.SIZE)
+                          images.Image('/nowhere', 'raw', MIB), self.SIZE)
         self.interfere = lambda argv: None
         self.assert_reads(0, 0, 7)
         self.assertEqual([NAME], self.listing())

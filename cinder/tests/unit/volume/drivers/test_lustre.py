@@ -1228,6 +1228,18 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertRaises(exception.RemoteFSException, self._delete_online,
                           snapshots[0])
         self.assertEqual(before, self.listing())
+        volume = objects.Volume.get_by_id(self.context, volume.id)
+        self.assertEqual('raw', volume.admin_metadata['base_format'])
+        self.assert_guest(volume)
+
+    def test_import_after_the_only_snapshot_was_deleted_online(self):
+        """Nova has left an overlay alone, of a volume that was made raw."""
+        volume, snapshots = self._online_chain('raw', 1)
+        self._delete_online(snapshots[0])
+        self.driver._images(volume).import_image(
+            self.driver._images(volume).active(), volume.size << 30)
+        self.assert_guest(volume)
+        self.assertEqual('qcow2', self.data(volume)['format'])
 
     # Copies
 
