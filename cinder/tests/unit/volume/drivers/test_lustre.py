@@ -1236,8 +1236,8 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         """Nova has left an overlay alone, of a volume that was made raw."""
         volume, snapshots = self._online_chain('raw', 1)
         self._delete_online(snapshots[0])
-        self.driver._images(volume).import_image(
-            self.driver._images(volume).active(), volume.size << 30)
+        found = self.driver._images(volume)
+        found.import_image(found.active(), found.active().virtual_size)
         self.assert_guest(volume)
         self.assertEqual('qcow2', self.data(volume)['format'])
 
