@@ -65,13 +65,14 @@ class Certification:
                 self._note(number, suite, 0, 'as in the last run: ')
         if todo:
             self._start()
-            found = cloud.Cloud(self.stack).prepare()
+            admin = cloud.Cloud(self.stack)
+            tempest.write(self.stack, admin.prepare())
+            self.bundle.add_configuration()
             runs = runner.Runner(self.layout, self.stack,
                                  self.arguments.concurrency)
             for suite in todo:
                 if suite.volume_type:
-                    tempest.write(self.stack, found, suite.volume_type)
-                    self.bundle.add_configuration()
+                    admin.make_default(suite.volume_type)
                 self._run(chosen.index(suite) + 1, len(chosen), suite, runs)
         return self.tests
 
@@ -96,10 +97,11 @@ class Certification:
         title = '%d of %d  %s' % (number, of, suite.name)
         with self.out.working(title):
             names = runs.names(suite, self.arguments.tests)
+        left_out = excuses.left_out(names, suite.volume_type, self.excuses)
         try:
             with self.out.working(title) as progress:
-                runs.run(suite, self.arguments.tests, raw,
-                         Progress(len(names), progress).note)
+                runs.run(suite, self.arguments.tests, left_out, raw,
+                         Progress(len(names) - len(left_out), progress).note)
         finally:
             # Who stops it wants to see how far it has come.
             self.kept.put(suite, names, raw, self.bundle.secrets)

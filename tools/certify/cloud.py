@@ -17,6 +17,7 @@ from glanceclient import client as glance_client
 from novaclient import client as nova_client
 
 from tools.certify import command
+from tools.certify import config
 from tools.demo import cloud as demo_cloud
 from tools.nova_stack import identity
 
@@ -38,6 +39,8 @@ class Cloud:
                                            session=session)
         self.glance = glance_client.Client('2', session=session)
         self.nova = nova_client.Client('2.1', session=session)
+        # The type under test.
+        self._default = None
 
     def prepare(self):
         """Make everything; returns what tempest.conf has to name.
@@ -59,6 +62,18 @@ class Cloud:
             'control_location': 'front-end'})
         self.cinder.volume_types.create(MULTIATTACH).set_keys(
             {'multiattach': '<is> True'})
+
+    def make_default(self, name):
+        """Let one of the types be that of volumes for which none is named.
+
+        Many scenarios name none. Cinder looks for the type by the name in its
+        configuration, each time.
+        """
+        types = self.cinder.volume_types
+        if self._default:
+            types.update(types.find(name=config.DEFAULT_TYPE), self._default)
+        types.update(types.find(name=name), config.DEFAULT_TYPE)
+        self._default = name
 
     def make_image(self, name):
         image = self.glance.images.create(

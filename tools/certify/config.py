@@ -23,6 +23,9 @@ from tools.nova_stack import config
 
 # Cinder's backends. Some tests move volumes from one to the other.
 BACKENDS = ('lustre1', 'lustre2')
+# The name of the type of volumes for which none is named. The type that is
+# under test bears it: see cloud.Cloud.make_default().
+DEFAULT_TYPE = 'default'
 
 
 class Layout(config.Layout):
@@ -72,7 +75,7 @@ class Writer(config.Writer):
             'quota_volumes = 10', 'quota_snapshots = 10',
             'quota_gigabytes = 1000', 'quota_backups = 10',
             'quota_backup_gigabytes = 1000',
-            'default_volume_type = thin',
+            'default_volume_type = %s' % DEFAULT_TYPE,
             *super()._cinder(),
             *self._backends()]
 
@@ -86,7 +89,7 @@ class Writer(config.Writer):
         """What Tempest's own types get, that say nothing.
 
         One of its tests retypes such a volume to multiattach where it is,
-        which takes a raw file. The type "thin" is qcow2.
+        which takes a raw file. Thin volumes are qcow2.
         """
         lines = []
         for name in self.shares.backends:

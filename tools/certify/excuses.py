@@ -15,7 +15,8 @@
 They are listed in excuses.toml, which people read and review. An entry names
 tests by a pattern and says what the test must have said: a test that is
 skipped, or fails, for another reason than the one that was looked into has no
-excuse.
+excuse. Tests for which there is not what they need are left out: they do not
+run, and count as skipped.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ import tomllib
 
 from tools.certify import results
 
+LEFT_OUT = 'left out'
 LIST = pathlib.Path(__file__).with_name('excuses.toml')
 
 
@@ -36,7 +38,7 @@ class Excuse:
     :param tests: a pattern of their names, with * and ?
     :param said: a regular expression, for a part of what they say
     :param reason: ours
-    :param outcome: skipped, or failed
+    :param outcome: skipped, failed, or left out
     :param types: volume types for which it holds; all, if there is none
     """
 
@@ -47,9 +49,13 @@ class Excuse:
     types: tuple = ()
 
     def holds(self, test, volume_type):
-        return (test.outcome == self.outcome
-                and fnmatch.fnmatchcase(test.name, self.tests)
+        return (test.outcome == (results.FAILED if self.outcome == LEFT_OUT
+                                 else self.outcome)
                 and re.search(self.said, test.said) is not None
+                and self.is_about(test.name, volume_type))
+
+    def is_about(self, name, volume_type):
+        return (fnmatch.fnmatchcase(name, self.tests)
                 and (not self.types or volume_type in self.types))
 
 
@@ -58,11 +64,21 @@ def load(path=LIST):
         return [Excuse(**entry) for entry in tomllib.load(file)['excuse']]
 
 
+def left_out(names, volume_type, excuses):
+    """The names of the tests that shall not run."""
+    return [name for name in names if any(
+        excuse.outcome == LEFT_OUT and excuse.is_about(name, volume_type)
+        for excuse in excuses)]
+
+
 def apply(tests, volume_type, excuses):
     """Give tests that did not pass their excuses."""
     for test in tests:
-        test.excuse = next((excuse.reason for excuse in excuses
-                            if excuse.holds(test, volume_type)), '')
+        excuse = next((excuse for excuse in excuses
+                       if excuse.holds(test, volume_type)), None)
+        test.excuse = excuse.reason if excuse else ''
+        if excuse and excuse.outcome == LEFT_OUT:
+            test.outcome = results.SKIPPED
 
 
 def unexcused(tests, outcome):

@@ -21,6 +21,8 @@ from tools.certify import runner
 PASSED, FAILED, SKIPPED = OUTCOMES = 'passed', 'failed', 'skipped'
 # testtools' words; anything else is a failure.
 WORDS = {'success': PASSED, 'xfail': PASSED, 'skip': SKIPPED}
+# What is said of a test without a result.
+NOT_RUN = 'It did not run.'
 # What stands for all tests of a class that could not be set up.
 CLASS = re.compile(r'(?:setUpClass|tearDownClass) \(([^)]+)\)')
 
@@ -31,7 +33,7 @@ class Test:
 
     :param seconds: how long it took
     :param said: why it was skipped, or the traceback of its failure
-    :param excuse: why that skip is right, from skips.toml
+    :param excuse: why that need not be put right, from excuses.toml
     """
 
     name: str
@@ -89,7 +91,7 @@ def missing(name, classes):
     """A test of which there is no result."""
     of_class = classes.get(name.rpartition('.')[0])
     if of_class is None:
-        return Test(name, FAILED, said='It did not run.')
+        return Test(name, FAILED, said=NOT_RUN)
     return dataclasses.replace(of_class, name=name, seconds=0.0)
 
 

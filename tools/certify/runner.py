@@ -14,6 +14,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import threading
@@ -71,9 +72,10 @@ class Runner:
         return sorted(line.partition('[')[0] for line in output.splitlines()
                       if '.' in line)
 
-    def run(self, suite, tests, path, on_test):
+    def run(self, suite, tests, left_out, path, on_test):
         """Run a suite to its end.
 
+        :param left_out: names of tests that shall not run
         :param path: of the stream
         :param on_test: called with each test as testtools describes it
         :returns: the exit code
@@ -81,7 +83,8 @@ class Runner:
         who = self._who(suite)
         return self._watch(
             self._stestr(suite, 'run', '--subunit', '--concurrency',
-                         self.concurrency, self._wanted(suite, tests)),
+                         self.concurrency, *self._unwanted(left_out),
+                         self._wanted(suite, tests)),
             path, on_test, cwd=who['cwd'], **procs.as_user(who['user']))
 
     def _command(self, suite, *arguments):
@@ -91,6 +94,12 @@ class Runner:
     @staticmethod
     def _wanted(suite, tests):
         return '^' + suite.tests + ('.*(%s)' % tests if tests else '')
+
+    @staticmethod
+    def _unwanted(names):
+        # Tempest adds tags in brackets to the names.
+        return ['--exclude-regex', r'^(%s)(\[|$)' % '|'.join(
+            map(re.escape, names))] if names else []
 
     def _who(self, suite):
         """As which user a suite runs, and in which directory."""

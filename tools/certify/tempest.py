@@ -24,13 +24,13 @@ from tools.demo import config as demo_config
 from tools.nova_stack import config as nova_config
 
 
-def write(stack, found, volume_type):
-    """Write tempest.conf for one of the volume types.
+def write(stack, found):
+    """Write tempest.conf.
 
     :param found: what cloud.Cloud.prepare() has made
     """
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read_dict(sections(stack, found, volume_type))
+    parser.read_dict(sections(stack, found))
     path = stack.layout.tempest_conf
     demo_config.write(path, '', stack.user, 0o640)
     with open(path, 'w') as target:
@@ -38,7 +38,7 @@ def write(stack, found, volume_type):
     return path
 
 
-def sections(stack, found, volume_type):
+def sections(stack, found):
     layout = stack.layout
     return {
         'DEFAULT': {'log_file': 'tempest.log',
@@ -63,15 +63,15 @@ def sections(stack, found, volume_type):
                               'swift': False, 'horizon': False},
         # Servers have no network, so nobody can log in to them.
         'validation': {'run_validation': False},
-        'volume': volume(stack, volume_type),
+        'volume': volume(),
         'volume-feature-enabled': volume_features(),
         **compute(stack, found),
         'scenario': {'img_file': layout.guest, 'img_disk_format': 'raw'},
     }
 
 
-def volume(stack, volume_type):
-    return {'volume_type': volume_type,
+def volume():
+    return {'volume_type': config.DEFAULT_TYPE,
             'volume_type_multiattach': cloud.MULTIATTACH,
             'backend_names': ','.join(config.BACKENDS),
             'storage_protocol': 'nfs', 'vendor_name': 'OpenSFS',

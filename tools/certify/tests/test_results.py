@@ -116,6 +116,21 @@ class VerdictTest(testtools.TestCase):
             self.assertFalse(judge(self.passed, self.skipped,
                                    given=[excuse]).passed)
 
+    def test_left_out(self):
+        given = [excuses.Excuse('m.C.*', 'did not run', 'no network',
+                                excuses.LEFT_OUT, types=('thin',))]
+        self.assertEqual(['m.C.x'], excuses.left_out(
+            ['m.C.x', 'm.D.x'], 'thin', given))
+        self.assertEqual([], excuses.left_out(['m.C.x'], 'thick', given))
+        lost = Test('m.C.x', results.FAILED, said=results.NOT_RUN)
+        judged = judge(self.passed, lost, given=given)
+        self.assertTrue(judged.passed)
+        self.assertIn('1 passed, 0 failed, 1 skipped', judged.line)
+        self.assertEqual('no network', lost.excuse)
+        # One that was run all the same, and failed, did fail.
+        self.assertFalse(judge(self.passed, self.failed,
+                               given=given).passed)
+
     def test_nothing_passed(self):
         self.assertFalse(judge().passed)
 
@@ -129,7 +144,8 @@ class VerdictTest(testtools.TestCase):
 
     def test_the_list_loads(self):
         for excuse in excuses.load():
-            self.assertIn(excuse.outcome, (results.SKIPPED, results.FAILED))
+            self.assertIn(excuse.outcome, (results.SKIPPED, results.FAILED,
+                                           excuses.LEFT_OUT))
             self.assertLessEqual(set(excuse.types), set(command.TYPES))
             self.assertGreater(len(excuse.reason), 20)
 
