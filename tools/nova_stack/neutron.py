@@ -29,14 +29,21 @@ class Handler(server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = self.path.partition('?')[0].rstrip('/').split('/')
-        # /v2.0/security-groups: the collection is security_groups.
-        name = path[-1].removesuffix('.json').replace('-', '_')
-        body = json.dumps({name: []}).encode()
+        body = json.dumps(self._answer(*path[2:])).encode()
         self.send_response(200)
         self.send_header('Content-Type', 'application/json')
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    @staticmethod
+    def _answer(collection='', *_):
+        """What there is, as /v2.0/security-groups and /v2.0/quotas/PROJECT."""
+        name = collection.removesuffix('.json').replace('-', '_')
+        if name == 'quotas':
+            # No limits. Nova asks where a server may have any network.
+            return {'quota': {}}
+        return {name: []}
 
 
 if __name__ == '__main__':
