@@ -59,7 +59,7 @@ class Certification:
     def test(self):
         """Bring everything up, and run the suites; returns their tests."""
         chosen = suites.choose(self.arguments)
-        todo = [suite for suite in chosen if not self.kept.has(suite)]
+        todo = [suite for suite in chosen if not self._has_passed(suite)]
         for number, suite in enumerate(chosen, 1):
             if suite not in todo:
                 self._note(number, suite, 0, 'as in the last run: ')
@@ -75,6 +75,15 @@ class Certification:
                     admin.make_default(suite.volume_type)
                 self._run(chosen.index(suite) + 1, len(chosen), suite, runs)
         return self.tests
+
+    def _has_passed(self, suite):
+        return self.kept.has(suite) and not faults(self._judged(suite))
+
+    def _judged(self, suite):
+        """The tests of a suite that has run, with their excuses."""
+        tests = self.kept.tests(suite)
+        excuses.apply(tests, suite.volume_type, self.excuses)
+        return tests
 
     def _start(self):
         stack = self.stack
@@ -106,22 +115,18 @@ class Certification:
             # Who stops it wants to see how far it has come.
             self.kept.put(suite, names, raw, self.bundle.secrets)
             self._note(number, suite, time.monotonic() - started)
+        self.kept.finish(suite)
 
     def _note(self, number, suite, took, how=''):
         """Judge a suite's results, and show them."""
-        tests = self.kept.tests(suite)
-        excuses.apply(tests, suite.volume_type, self.excuses)
-        self.tests[suite] = tests
-        faults = [test for test in tests if test.outcome != results.PASSED
-                  and not test.excuse]
-        self.out.step(number, 'failed' if faults else 'passed', suite.name,
+        tests = self.tests[suite] = self._judged(suite)
+        found = faults(tests)
+        self.out.step(number, 'failed' if found else 'passed', suite.name,
                       how + '%(passed)d passed, %(failed)d failed, '
                       '%(skipped)d skipped' % results.count(tests), took)
-        for test in faults:
+        for test in found:
             self.out.details('%s: %s: %s' % (
                 test.outcome, test.name, test.said.splitlines()[-1][:300]))
-        if not faults:
-            self.kept.approve(suite)
 
     # Afterwards.
 
@@ -151,6 +156,12 @@ class Certification:
         self.out.say(judged.line, 'bold green' if judged.passed
                      else 'bold red')
         return 0 if judged.passed else 1
+
+
+def faults(tests):
+    """Those that did not pass and should have."""
+    return [test for test in tests
+            if test.outcome != results.PASSED and not test.excuse]
 
 
 class Progress:

@@ -10,7 +10,10 @@
 #    License for the specific language governing permissions and limitations
 #    under the License.
 
-"""Results that outlive a run, so that what passed need not run again."""
+"""Results that outlive a run, so that what passed need not run again.
+
+What is kept is judged again: an excuse that was missing needs no new run.
+"""
 
 import hashlib
 import json
@@ -24,8 +27,8 @@ from tools.demo import bootstrap
 class Kept:
     """The streams of suites, without secrets; they outlive a run.
 
-    A suite that passed need not run again for what is the same in all that
-    the results depend on.
+    A suite need not run again for what is the same in all that the results
+    depend on.
     """
 
     def __init__(self, arguments, layout):
@@ -41,7 +44,7 @@ class Kept:
         sources = bootstrap.wheel_sources(tree)
         for name in ('nova-lustre', 'sandbox', 'tools'):
             sources += (tree / name).rglob('*.py')
-        # Not excuses.toml: what it says counts for what is kept as well.
+        # Not excuses.toml: it is for what is kept as well.
         sources += (tree / 'tools/constraints').glob('*.txt')
         return hashlib.sha256(json.dumps([
             bootstrap.digest(sources, tree), arguments.nova,
@@ -52,13 +55,13 @@ class Kept:
         return self.directory / (suite.name + suffix)
 
     def has(self, suite):
-        """Whether the suite passed in the same circumstances."""
-        stamp = self._path(suite, '.passed')
+        """Whether the suite ran to its end in the same circumstances."""
+        stamp = self._path(suite, '.of')
         return (self.resume and stamp.exists()
                 and stamp.read_text() == self.depends)
 
     def put(self, suite, names, raw, secrets):
-        self._path(suite, '.passed').unlink(missing_ok=True)
+        self._path(suite, '.of').unlink(missing_ok=True)
         self._path(suite, '.names').write_text('\n'.join(names))
         scrub.stream(raw, self._path(suite, '.subunit'), secrets)
 
@@ -66,5 +69,6 @@ class Kept:
         return results.read(self._path(suite, '.subunit'), self._path(
             suite, '.names').read_text().splitlines())
 
-    def approve(self, suite):
-        self._path(suite, '.passed').write_text(self.depends)
+    def finish(self, suite):
+        """Note that the suite ran to its end."""
+        self._path(suite, '.of').write_text(self.depends)

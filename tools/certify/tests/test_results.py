@@ -214,7 +214,7 @@ class KeptTest(testtools.TestCase):
 
     def test_resume(self):
         self.assertFalse(self.open('--resume').has(SUITE))
-        self.kept.approve(SUITE)
+        self.kept.finish(SUITE)
         self.assertTrue(self.open('--resume').has(SUITE))
         self.assertTrue(self.open('--resume', '--types', 'thin').has(SUITE))
         for arguments in ([], ['--resume', '--nova'],
@@ -223,6 +223,6 @@ class KeptTest(testtools.TestCase):
             self.assertFalse(self.open(*arguments).has(SUITE))
 
     def test_later_run_counts(self):
-        self.kept.approve(SUITE)
+        self.kept.finish(SUITE)
         self.kept.put(SUITE, ['m.C.a'], self.home / 'raw', set())
         self.assertFalse(self.open('--resume').has(SUITE))
