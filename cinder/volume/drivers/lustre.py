@@ -571,24 +571,46 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
             LOG.info('Snapshot %s has no record: nothing to delete',
                      snapshot.id)
             return
-        overlay = record[snapshot.id]
+        overlay = record.pop(snapshot.id)
         chain = [image.file for image in volume_images.chain()]
-        below = chain[chain.index(overlay) + 1:]
-        snapshot_below = next((key for key, file in record.items()
-                               if key != 'active' and file in below[:1]),
-                              None)
-        # Of the oldest snapshot the base class (since Cinder 28) records the
-        # overlay's format as that of the volume's first file, and does so
-        # before it asks Nova: had Nova failed, a raw volume would count as
-        # qcow2. What it gets knows no formats.
-        theirs = snapshot.obj_clone()
-        theirs.volume.admin_metadata = {}
-        self._delete_snapshot_online(snapshot._context, theirs, {
-            'active_file': record['active'],
-            'snapshot_file': overlay,
-            'base_file': below[0],
-            'base_id': snapshot_below,
-            'new_base_file': below[1] if len(below) > 1 else None})
+        below, *further = chain[chain.index(overlay) + 1:]
+        if overlay == record['active']:
+            # QEMU can't leave its active image: pull what is below into it.
+            stale = below
+            snapshot_below = next((key for key, file in record.items()
+                                   if file == below), None)
+            if snapshot_below:
+                record[snapshot_below] = overlay
+            merge = {'file_to_merge': further[0] if snapshot_below else None,
+                     'merge_target_file': None}
+        else:
+            stale = overlay
+            merge = {'file_to_merge': overlay, 'merge_target_file': below}
+        self._nova_assisted_vol_snap_delete(
+            snapshot._context, snapshot,
+            dict(merge, type='qcow2', volume_id=snapshot.volume.id))
+        self._expect_merged(volume_images, stale)
+        volume_images.write_record(record)
+        self._delete(os.path.join(self._local_volume_dir(snapshot.volume),
+                                  stale))
+
+    @staticmethod
+    def _expect_merged(volume_images, stale):
+        """Keep an image that the volume still needs, whatever Nova says.
+
+        For Nova a merge that is not going on any more went well
+        (BlockDevice.is_job_complete in Nova 34). And a server that is started
+        in the moment in which it gets a snapshot has the image below open: to
+        merge what it hasn't is done at once.
+
+        :raises RemoteFSException: it is needed
+        """
+        if stale in (image.file for image in volume_images.chain()):
+            raise exception.RemoteFSException(_(
+                "Nova says that %s has been merged, but the volume still "
+                "needs it. Nothing was removed. Stop the server and start it, "
+                "so that it opens the active image, set the snapshot to "
+                "available, and delete it again") % stale)
 
     @volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):

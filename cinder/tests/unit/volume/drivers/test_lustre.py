@@ -85,6 +85,8 @@ class FakeNova:
         self._base_format = base_format
         self.asked = []
         self.status = None
+        # Whether it only says so.
+        self.says_only = False
 
     def create_volume_snapshot(self, ctxt, volume_id, create_info):
         self.asked.append(create_info)
@@ -95,6 +97,8 @@ class FakeNova:
 
     def delete_volume_snapshot(self, ctxt, snapshot_id, delete_info):
         self.asked.append(delete_info)
+        if self.says_only:
+            return self._done(ctxt, snapshot_id)
         target, merged = (delete_info['merge_target_file'],
                           delete_info['file_to_merge'])
         if target is None:
@@ -1230,6 +1234,23 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual(before, self.listing())
         volume = objects.Volume.get_by_id(self.context, volume.id)
         self.assertEqual('raw', volume.admin_metadata['base_format'])
+        self.assert_guest(volume)
+
+    @ddt.data(0, 1, 2)
+    def test_delete_snapshot_online_that_nova_has_not_merged(self, which):
+        """Its job failed, or the server has the image below open."""
+        volume, snapshots = self._online_chain('raw')
+        before = self.listing()
+        record = self.driver._images(volume).record()
+        self.driver._nova.says_only = True
+        error = self.assertRaises(exception.RemoteFSException,
+                                  self._delete_online, snapshots[which])
+        self.assertIn('still needs it', str(error))
+        self.assertEqual(before, self.listing())
+        self.assertEqual(record, self.driver._images(volume).record())
+        self.assert_guest(volume)
+        self.driver._nova.says_only = False
+        self._delete_online(snapshots[which])
         self.assert_guest(volume)
 
     def test_import_after_the_only_snapshot_was_deleted_online(self):
