@@ -64,7 +64,8 @@ release
     record.
 delete
     Remove the chain from its base up, and the record last: it leads a
-    repetition to what is left.
+    repetition to what is left. Snapshots that go with their volume are only
+    taken from the record.
 
 The distributed lock may be lost: its server forgets it, or takes a service
 that stands still for dead. And a service that was killed may leave a process
@@ -523,6 +524,16 @@ class VolumeImages:
                     self.write_record({**record, snapshot_id: overlay})
         self._remove_leftover(overlay)
         self.write_record(record)
+
+    @_locked
+    def forget(self, snapshot_id):
+        """Delete a snapshot of a volume that is about to be deleted.
+
+        Its overlay stays in the chain, which reads as before.
+        """
+        record = self.record()
+        if record.pop(snapshot_id, None):
+            self.write_record(record)
 
     @_locked
     def revert(self, snapshot_id):

@@ -552,12 +552,17 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
         self._refuse_while_read(volume, snapshot, volume_images)
+        if volume.status == 'deleting':
+            # Its volume goes next (cascade): there is nothing to merge. Of an
+            # encrypted one the API has deleted the key by now.
+            volume_images.claim()
+            volume_images.forget(snapshot.id)
+            return
         if self._is_volume_attached(volume):
             self._delete_snapshot_attached(snapshot, volume_images)
         else:
             self._validate_state(volume.status, [
-                'available', 'backing-up', 'deleting', 'downloading',
-                'extending'])
+                'available', 'backing-up', 'downloading', 'extending'])
             with volume_images.locked():
                 volume_images.claim()
                 volume_images.drop_overlay(snapshot.id)

@@ -16,6 +16,7 @@ import json
 import os
 from unittest import mock
 
+from castellan import key_manager
 import ddt
 
 from cinder import exception
@@ -69,6 +70,19 @@ class EncryptionTest(base.LustreTestCase):
         for name in os.listdir(directory):
             with open(os.path.join(directory, name), 'rb') as f:
                 yield f.read()
+
+    def test_deleted_with_its_snapshots(self):
+        """Cinder's API deletes the key first."""
+        volume = self.create(**self.new())
+        snapshots = [self.snapshot(volume), self.snapshot(volume)]
+        volume.status = 'deleting'
+        volume.save()
+        key_manager.API(base.CONF).delete(self.context,
+                                          volume.encryption_key_id)
+        for snapshot in snapshots:
+            self.delete_snapshot(snapshot)
+        self.driver.delete_volume(volume)
+        self.assertEqual([], self.listing())
 
     def test_create(self):
         volume = self.create(**self.new())
