@@ -570,34 +570,64 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         self._follow_limit(volume)
 
     def _delete_snapshot_attached(self, snapshot, volume_images):
-        """Delete a snapshot with Nova's help."""
+        """Delete a snapshot with Nova's help.
+
+        Nova lets QEMU merge two images. Then the record is written, and one of
+        them is removed. If it isn't needed any more to begin with, an earlier
+        call has come so far.
+        """
         record = volume_images.record()
         if snapshot.id not in record:
             LOG.info('Snapshot %s has no record: nothing to delete',
                      snapshot.id)
             return
-        overlay = record.pop(snapshot.id)
         chain = [image.file for image in volume_images.chain()]
-        below, *further = chain[chain.index(overlay) + 1:]
+        overlay = record.pop(snapshot.id)
         if overlay == record['active']:
-            # QEMU can't leave its active image: pull what is below into it.
-            stale = below
-            snapshot_below = next((key for key, file in record.items()
-                                   if file == below), None)
-            if snapshot_below:
-                record[snapshot_below] = overlay
-            merge = {'file_to_merge': further[0] if snapshot_below else None,
-                     'merge_target_file': None}
+            stale, info = self._pull(record, chain, snapshot.volume.name)
         else:
-            stale = overlay
-            merge = {'file_to_merge': overlay, 'merge_target_file': below}
-        self._nova_assisted_vol_snap_delete(
-            snapshot._context, snapshot,
-            dict(merge, type='qcow2', volume_id=snapshot.volume.id))
-        self._expect_merged(volume_images, stale)
+            stale, info = self._commit(chain, overlay)
+        if stale in chain:
+            self._nova_assisted_vol_snap_delete(
+                snapshot._context, snapshot,
+                dict(info, type='qcow2', volume_id=snapshot.volume.id))
+            self._expect_merged(volume_images, stale)
         volume_images.write_record(record)
         self._delete(os.path.join(self._local_volume_dir(snapshot.volume),
                                   stale))
+
+    @staticmethod
+    def _commit(chain, overlay):
+        """Merge an overlay into the image below.
+
+        :returns: the file that isn't needed any more then, and what Nova is
+            told
+        """
+        below = chain[chain.index(overlay) + 1] if overlay in chain else None
+        return overlay, {'file_to_merge': overlay, 'merge_target_file': below}
+
+    @staticmethod
+    def _pull(record, chain, first):
+        """Merge what is below the active image into it: QEMU can't leave it.
+
+        The snapshot below, if there is one, has the active image then.
+
+        :param first: the name of the volume's first file
+        :returns: as _commit()
+        """
+        below = chain[1:]
+        # After an earlier call there is another image below, but this one's
+        # snapshot is still recorded.
+        merged = [key for key, file in record.items() if file not in chain]
+        snapshot_below = next(iter(
+            merged + [key for key, file in record.items()
+                      if file in below[:1]]), None)
+        if snapshot_below is None:
+            stale, base = below[0] if below else first, None
+        else:
+            stale, base = record[snapshot_below], next(iter(below[1:]), None)
+            record[snapshot_below] = chain[0]
+        return stale, {'file_to_merge': base, 'merge_target_file': None}
 
     @staticmethod
     def _expect_merged(volume_images, stale):

@@ -1253,6 +1253,29 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self._delete_online(snapshots[which])
         self.assert_guest(volume)
 
+    @ddt.data(*itertools.product((1, 3), (0, 1, 2)))
+    @ddt.unpack
+    def test_delete_snapshot_online_again(self, count, which):
+        """The service was killed when Nova had done its part."""
+        if which >= count:
+            return
+        volume, snapshots = self._online_chain('raw', count)
+        with mock.patch.object(images.VolumeImages, 'write_record',
+                               side_effect=KeyboardInterrupt):
+            self.assertRaises(KeyboardInterrupt, self._delete_online,
+                              snapshots[which])
+        self._delete_online(snapshots[which])
+        self.assert_guest(volume)
+        for n in set(range(count)) - {which}:
+            copy = self.record('thin', 'raw')
+            copy = self._created(copy, self.driver.create_volume_from_snapshot(
+                copy, objects.Snapshot.get_by_id(self.context,
+                                                 snapshots[n].id)))
+            self.assert_guest(copy)
+        self.driver.delete_volume(volume)
+        self.assertEqual([], [name for name in self.listing()
+                              if name.startswith(volume.name)])
+
     def test_import_after_the_only_snapshot_was_deleted_online(self):
         """Nova has left an overlay alone, of a volume that was made raw."""
         volume, snapshots = self._online_chain('raw', 1)
