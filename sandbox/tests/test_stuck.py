@@ -69,13 +69,15 @@ class StuckCallsTest(StuckTestCase):
             if call == 'mount':
                 continue
             with self.subTest(call):
+                # One for each: the call before may end only now.
+                name = 'file-' + call
+                self.run_there('echo hello > ' + name)
                 self.fault('stuck=' + call)
                 self.assertMounted(self.share, self.there, mounts.HUNG_TYPE)
-                self.assertIsNone(self.run_there(COMMANDS[call],
-                                                 seconds=1).code)
+                self.assertIsNone(self.run_there(
+                    COMMANDS[call].replace('file', name), seconds=1).code)
                 self.fault('clear')
                 self.assertMounted(self.share, self.there)
-                self.run_there('echo hello > file')
 
     def test_other_calls_go_through(self):
         self.fault('stuck=fsync')
