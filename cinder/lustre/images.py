@@ -534,6 +534,8 @@ class VolumeImages:
         record = self.record()
         if record.pop(snapshot_id, None):
             self.write_record(record)
+        else:
+            self.drop_overlay(snapshot_id)
 
     @_locked
     def revert(self, snapshot_id):

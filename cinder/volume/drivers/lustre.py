@@ -578,6 +578,8 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         """
         record = volume_images.record()
         if snapshot.id not in record:
+            # A file of its name is left alone: the service may have been
+            # killed when QEMU had begun to write there.
             LOG.info('Snapshot %s has no record: nothing to delete',
                      snapshot.id)
             return
