@@ -467,6 +467,20 @@ class CreateTestCase(QemuTestCase):
         self.images.revert(IDS[-1])
         self.assert_reads(1, 2, 3)
 
+    def test_forget(self):
+        """What goes with its volume is not merged; what was begun goes."""
+        self.make_chain()
+        begun = str(uuid.uuid4())
+        self.images.new_overlay(begun)
+        before = [image.file for image in self.images.chain()]
+        for key in (*IDS, begun):
+            self.images.forget(key)
+        self.assertEqual([], self.images.snapshot_ids())
+        self.assertEqual(before, [image.file for image in self.images.chain()])
+        self.assertEqual(sorted([*before, NAME + '.info']), self.listing())
+        self.images.remove()
+        self.assertEqual([], self.listing())
+
     def test_import_that_fails_leaves_the_old_one(self):
         self.make()
         self.write(7, 2)
