@@ -1090,7 +1090,12 @@ class KillTest(StepsTestCase):
 
     @staticmethod
     def without_counts(text):
-        return re.sub(r'\(\d+\)', '()', text)
+        """Leave out how often, and what QEMU was asked for again.
+
+        It sometimes can't measure the time of a key: see Place.qemu_img().
+        """
+        text = re.sub(r'\(\d+\)', '()', text)
+        return re.sub(r'(open [^,]+, qemu-img \w+ \(\), )\1+', r'\1', text)
 
     def described(self, step):
         if step.paths[0].startswith(self.database):

@@ -22,7 +22,7 @@ import time
 import ddt
 import fixtures
 
-from cinder.lustre import images
+from cinder.lustre import places
 from cinder.tests.functional.lustre import test_shares
 from sandbox.tests import test_stuck
 
@@ -115,7 +115,7 @@ class StuckCallTest(StuckTestCase):
         self.write(source, 3)
         # Copies get time for their bytes, which is not what is tested.
         self.useFixture(fixtures.MockPatchObject(
-            images, '_SLOWEST_COPY', 1 << 40))
+            places, '_SLOWEST_COPY', 1 << 40))
         with self.fault('stuck=read'):
             self.seconds_until_failure(
                 lambda: self.clone(source, share=1, specs=RAW))
