@@ -34,7 +34,7 @@ REGION = 64 << 10
 _AT_ONCE = 4
 
 # In GiB: what is copied in the end has to fit on the share beside the rest.
-_LARGEST = 4
+_LARGEST = 3
 
 _CONNECTOR = {'host': 'compute', 'ip': '127.0.0.1', 'multipath': False,
               'os_type': 'linux', 'platform': 'x86_64',
