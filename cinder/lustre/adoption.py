@@ -38,6 +38,7 @@ from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import files
 from cinder.lustre import images
+from cinder.lustre import locks
 from cinder import objects
 from cinder.volume import volume_utils
 from os_brick.remotefs import lustre as lustre_brick
@@ -63,7 +64,7 @@ class AdoptionMixin:
         return gibibytes(
             self._candidate(volume, existing_ref).active().virtual_size)
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def manage_existing(self, volume, existing_ref):
         """Make a file of a share into a volume, without a copy.
 
@@ -96,7 +97,7 @@ class AdoptionMixin:
              for entry in volumes(place, managed)],
             marker, limit, offset, sort_keys, sort_dirs)
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def unmanage(self, volume):
         """Leave a volume's data in the file of its name.
 

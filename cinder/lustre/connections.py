@@ -25,6 +25,7 @@ from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import copies
 from cinder.lustre import images
+from cinder.lustre import locks
 from os_brick.initiator.connectors import lustre as lustre_connector
 
 # In these states it is Nova that attaches a volume, which opens an image by
@@ -144,7 +145,7 @@ class ConnectionsMixin:
         if self._is_filled_by_cinder(volume):
             self._complete(volume)
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def _complete(self, volume):
         volume_images = self._images(volume)
         volume_images.complete(volume.size * units.Gi, refill=True)

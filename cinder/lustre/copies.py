@@ -35,6 +35,7 @@ from cinder.db import api as db
 from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import images
+from cinder.lustre import locks
 from cinder import objects
 from cinder.objects import fields
 from cinder.volume import rpcapi
@@ -104,7 +105,7 @@ class CopiesMixin:
         snapshot.save()
         return snapshot
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def _is_one_container(self, volume, snapshot):
         """Tell whether one file is all that is to be backed up."""
         volume_images = self._images(volume)

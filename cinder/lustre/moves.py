@@ -25,12 +25,12 @@ import os
 
 from oslo_log import log as logging
 
-from cinder import coordination
 from cinder.db import api as db
 from cinder.i18n import _
 from cinder.lustre import capacity
 from cinder.lustre import files
 from cinder.lustre import images
+from cinder.lustre import locks
 from cinder.volume import volume_utils
 from os_brick.remotefs import lustre as lustre_brick
 
@@ -46,7 +46,7 @@ _MOVED_FROM, _MOVED_TO = 'moved_from', 'moved_to'
 class MovesMixin:
     """The methods of a driver for volumes that get another type or pool."""
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def retype(self, context, volume, new_type, diff, host):
         """Change the type of a volume where it is, if that can be done.
 
@@ -64,7 +64,7 @@ class MovesMixin:
             self._move(target, volume)
         return True, None
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def migrate_volume(self, context, volume, host):
         """Move a volume to another OST pool or directory of a file system.
 
@@ -98,7 +98,7 @@ class MovesMixin:
         """
         self._survey.exclude(share_name, index, why)
 
-    @coordination.synchronized('{self.driver_prefix}-{volume.id}')
+    @locks.volume_locked
     def lay_out_anew(self, volume):
         """Move a volume's files to where its type says, off useless OSTs.
 

@@ -44,6 +44,7 @@ from cinder.lustre import encryption
 from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
+from cinder.lustre import locks
 from cinder.lustre import moves
 from cinder.lustre import placement
 from cinder.lustre import places
@@ -161,12 +162,6 @@ CONF = cfg.CONF
 CONF.register_opts(lustre_opts, group=configuration.SHARED_CONF_GROUP)
 
 lustre_connector.register(privileged)
-
-
-def volume_locked(method):
-    """Hold the lock of the argument ``volume``."""
-    return coordination.synchronized('{self.driver_prefix}-{volume.id}')(
-        method)
 
 
 @interface.volumedriver
@@ -370,7 +365,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
 
     # Volumes
 
-    @volume_locked
+    @locks.volume_locked
     def create_volume(self, volume):
         """Make an empty volume.
 
@@ -396,7 +391,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         self._clone(volume, src_vref)
         return {'provider_location': volume.provider_location}
 
-    @volume_locked
+    @locks.volume_locked
     def delete_volume(self, volume):
         """Remove all files of a volume; fails if the share isn't there.
 
@@ -423,7 +418,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         coordination.synchronized_remove(
             '%s-%s' % (cls.driver_prefix, volume_id))
 
-    @volume_locked
+    @locks.volume_locked
     def extend_volume(self, volume, size_gb):
         """Make a volume larger, in GiB.
 
@@ -462,7 +457,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
 
     # Images
 
-    @volume_locked
+    @locks.volume_locked
     def copy_image_to_volume(self, context, volume, image_service, image_id,
                              disable_sparse=False):
         """Fill a volume from an image; its file keeps its format."""
@@ -478,7 +473,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         self.copy_image_to_volume(context, volume, image_service, image_id,
                                   disable_sparse)
 
-    @volume_locked
+    @locks.volume_locked
     def copy_volume_to_image(self, context, volume, image_service,
                              image_meta):
         """Upload what a guest sees of a volume."""
@@ -649,7 +644,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
                 "so that it opens the active image, set the snapshot to "
                 "available, and delete it again") % stale)
 
-    @volume_locked
+    @locks.volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):
         """Go back to the newest snapshot."""
         self._validate_state(volume.status, ['available', 'reverting'])
