@@ -24,7 +24,6 @@ import functools
 import os
 
 from oslo_config import cfg
-from oslo_log import log as logging
 from oslo_utils import units
 
 from cinder import context
@@ -41,11 +40,11 @@ from cinder.lustre import connections
 from cinder.lustre import copies
 from cinder.lustre import downloads
 from cinder.lustre import encryption
-from cinder.lustre import files
 from cinder.lustre import groups
 from cinder.lustre import images
 from cinder.lustre import locks
 from cinder.lustre import moves
+from cinder.lustre import online
 from cinder.lustre import placement
 from cinder.lustre import places
 from cinder.lustre import projects
@@ -57,8 +56,6 @@ from cinder.volume.drivers import remotefs
 from cinder.volume import volume_utils
 from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
-
-LOG = logging.getLogger(__name__)
 
 lustre_opts = [
     cfg.MultiStrOpt('lustre_shares',
@@ -167,7 +164,8 @@ lustre_connector.register(privileged)
 @interface.volumedriver
 class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
                    copies.CopiesMixin, groups.GroupsMixin, moves.MovesMixin,
-                   placement.PlacementMixin, projects.ProjectsMixin,
+                   online.OnlineMixin, placement.PlacementMixin,
+                   projects.ProjectsMixin,
                    remotefs.RemoteFSSnapDriverDistributed):
     """Cinder driver for Lustre: raw and qcow2 files on mounted shares.
 
@@ -516,33 +514,6 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
                 volume_images.add_overlay(snapshot.id)
         self._note_active_format(volume, images.QCOW2)
 
-    def _snapshot_attached(self, snapshot, volume_images):
-        """Take a snapshot with Nova's help."""
-        volume = snapshot.volume
-        if volume.encryption_key_id:
-            # libvirt would need a secret for the overlay (Nova 34 gives none).
-            raise exception.InvalidVolume(reason=_(
-                "volume %s is encrypted and attached, and Nova can't add an "
-                "encrypted overlay to it; detach it first") % volume.id)
-        attachments = list(volume.volume_attachment)
-        if len(attachments) > 1:
-            raise exception.InvalidVolume(reason=_(
-                "volume %s is attached more than once, and only one of the "
-                "servers could be told of a snapshot; detach it first") %
-                volume.id)
-        record = volume_images.record()
-        path = self._get_new_snap_path(snapshot)
-        self._create_snapshot_online(
-            snapshot, volume_images.active().file, path)
-        overlay = '%s.%s' % (volume.name, snapshot.id)
-        record[snapshot.id] = record['active'] = overlay
-        volume_images.write_record(record)
-        for attachment in attachments:
-            attachment.connection_info = dict(
-                attachment.connection_info or {}, name=overlay,
-                format=images.QCOW2)
-            attachment.save()
-
     def _delete_snapshot(self, snapshot):
         volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
@@ -564,86 +535,6 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         self._note_active_format(volume, volume_images.active().format)
         self._follow_limit(volume)
 
-    def _delete_snapshot_attached(self, snapshot, volume_images):
-        """Delete a snapshot with Nova's help.
-
-        Nova lets QEMU merge two images. Then the record is written, and one of
-        them is removed. If it isn't needed any more to begin with, an earlier
-        call has come so far.
-        """
-        record = volume_images.record()
-        if snapshot.id not in record:
-            # A file of its name is left alone: the service may have been
-            # killed when QEMU had begun to write there.
-            LOG.info('Snapshot %s has no record: nothing to delete',
-                     snapshot.id)
-            return
-        chain = [image.file for image in volume_images.chain()]
-        overlay = record.pop(snapshot.id)
-        if overlay == record['active']:
-            stale, info = self._pull(record, chain, snapshot.volume.name)
-        else:
-            stale, info = self._commit(chain, overlay)
-        if stale in chain:
-            self._nova_assisted_vol_snap_delete(
-                snapshot._context, snapshot,
-                dict(info, type='qcow2', volume_id=snapshot.volume.id))
-            self._expect_merged(volume_images, stale)
-        volume_images.write_record(record)
-        self._delete(os.path.join(self._local_volume_dir(snapshot.volume),
-                                  stale))
-
-    @staticmethod
-    def _commit(chain, overlay):
-        """Merge an overlay into the image below.
-
-        :returns: the file that isn't needed any more then, and what Nova is
-            told
-        """
-        below = chain[chain.index(overlay) + 1] if overlay in chain else None
-        return overlay, {'file_to_merge': overlay, 'merge_target_file': below}
-
-    @staticmethod
-    def _pull(record, chain, first):
-        """Merge what is below the active image into it: QEMU can't leave it.
-
-        The snapshot below, if there is one, has the active image then.
-
-        :param first: the name of the volume's first file
-        :returns: as _commit()
-        """
-        below = chain[1:]
-        # After an earlier call there is another image below, but this one's
-        # snapshot is still recorded.
-        merged = [key for key, file in record.items() if file not in chain]
-        snapshot_below = next(iter(
-            merged + [key for key, file in record.items()
-                      if file in below[:1]]), None)
-        if snapshot_below is None:
-            stale, base = below[0] if below else first, None
-        else:
-            stale, base = record[snapshot_below], next(iter(below[1:]), None)
-            record[snapshot_below] = chain[0]
-        return stale, {'file_to_merge': base, 'merge_target_file': None}
-
-    @staticmethod
-    def _expect_merged(volume_images, stale):
-        """Keep an image that the volume still needs, whatever Nova says.
-
-        For Nova a merge that is not going on any more went well
-        (BlockDevice.is_job_complete in Nova 34). And a server that is started
-        in the moment in which it gets a snapshot has the image below open: to
-        merge what it hasn't is done at once.
-
-        :raises RemoteFSException: it is needed
-        """
-        if stale in (image.file for image in volume_images.chain()):
-            raise exception.RemoteFSException(_(
-                "Nova says that %s has been merged, but the volume still "
-                "needs it. Nothing was removed. Stop the server and start it, "
-                "so that it opens the active image, set the snapshot to "
-                "available, and delete it again") % stale)
-
     @locks.volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):
         """Go back to the newest snapshot."""
@@ -651,33 +542,6 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         volume_images = self._images(volume)
         volume_images.claim()
         volume_images.revert(snapshot.id)
-
-    # What the base class asks of us while Nova helps
-
-    def _do_create_snapshot(self, snapshot, backing_filename, new_snap_path):
-        self._images(snapshot.volume).new_overlay(snapshot.id)
-
-    def _read_info_file(self, info_path, empty_if_missing=False):
-        return self._images_at(info_path).record()
-
-    def _write_info_file(self, info_path, snap_info):
-        self._images_at(info_path).write_record(snap_info)
-
-    def _delete(self, path):
-        self._place_at(path).call(files.remove, [path])
-
-    def _images_at(self, info_path):
-        name = os.path.basename(info_path).removesuffix('.info')
-        return images.VolumeImages(self._place_at(info_path), name, None,
-                                   images.THIN)
-
-    def _place_at(self, path):
-        directory = os.path.dirname(path)
-        for share in self._shares.values():
-            if self._client.mount_point(share) == directory:
-                return self._place_on(share)
-        raise exception.VolumeDriverException(message=_(
-            "%s is on no share") % path)
 
     # How it is done
 
