@@ -131,7 +131,7 @@ class ProjectsMixin:
             "No project ID is free for volume %s: make the range of "
             "lustre_projects larger") % volume.id)
 
-    def _follow_limit(self, volume, size=None, more=0):
+    def _follow_limit(self, volume, volume_images, size=None, more=0):
         """Let a volume's limit be what its files may take.
 
         :param size: of the volume as it will be, in GiB
@@ -139,7 +139,7 @@ class ProjectsMixin:
         """
         project = self._noted_project(volume)
         if project:
-            snapshots = len(self._images(volume).snapshot_ids()) + more
+            snapshots = len(volume_images.snapshot_ids()) + more
             set_limit(self._place(volume), project,
                       room(size or volume.size, snapshots))
 

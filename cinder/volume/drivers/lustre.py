@@ -431,7 +431,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
                 "first") % volume.id)
         self._check_space(self._place(volume), volume,
                           (size_gb - volume.size) * units.Gi)
-        self._follow_limit(volume, size=size_gb)
+        self._follow_limit(volume, volume_images, size=size_gb)
         volume_images.grow(size_gb * units.Gi)
 
     def update_migrated_volume(self, ctxt, volume, new_volume,
@@ -501,7 +501,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
     def _create_snapshot(self, snapshot):
         volume = self._as_it_is_now(snapshot.volume)
         volume_images = self._images(volume)
-        self._follow_limit(volume, more=1)
+        self._follow_limit(volume, volume_images, more=1)
         if self._is_volume_attached(volume):
             self._snapshot_attached(snapshot, volume_images)
         else:
@@ -533,7 +533,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
                 volume_images.claim()
                 volume_images.drop_overlay(snapshot.id)
         self._note_active_format(volume, volume_images.active().format)
-        self._follow_limit(volume)
+        self._follow_limit(volume, volume_images)
 
     @locks.volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):

@@ -57,6 +57,16 @@ class ProjectsTestCase(base.LustreTestCase):
                            self.file_systems.roots[0][1]).split()
         return int(columns[1]), int(columns[3]), int(columns[5])
 
+    def assert_needs_root(self, call, option):
+        """Make no volume where Lustre refuses this to root of this host."""
+        volume = self.volume_record()
+        with mock.patch.object(lustre.privileged, call,
+                               return_value=(1, 'Operation not permitted')):
+            error = self.failure_of(self.driver.create_volume, volume)
+        for words in option, 'Operation not permitted':
+            self.assertIn(words, str(error))
+        self.assertEqual([], self.listing())
+
 
 @ddt.ddt
 class ProjectTest(ProjectsTestCase):
@@ -95,13 +105,7 @@ class ProjectTest(ProjectsTestCase):
 
     def test_root_of_this_host_is_not_root(self):
         self.new()
-        record = self.volume_record()
-        with mock.patch.object(lustre.privileged, 'set_project',
-                               return_value=(1, 'Operation not permitted')):
-            error = self.failure_of(self.driver.create_volume, record)
-        for words in 'lustre_projects', 'Operation not permitted':
-            self.assertIn(words, str(error))
-        self.assertEqual([], self.listing())
+        self.assert_needs_root('set_project', 'lustre_projects')
 
 
 class LimitTest(ProjectsTestCase):
@@ -201,13 +205,7 @@ class LimitTest(ProjectsTestCase):
             int(each.admin_metadata['project']) for each in (source, target)))
 
     def test_root_of_this_host_is_not_root(self):
-        volume = self.volume_record()
-        with mock.patch.object(lustre.privileged, 'set_limit',
-                               return_value=(1, 'Operation not permitted')):
-            error = self.failure_of(self.driver.create_volume, volume)
-        for words in 'lustre_project_limits', 'Operation not permitted':
-            self.assertIn(words, str(error))
-        self.assertEqual([], self.listing())
+        self.assert_needs_root('set_limit', 'lustre_project_limits')
 
     def test_options_that_do_not_agree(self):
         for options in ({'of': 'tenant'}, {'projects': None}):
