@@ -1095,6 +1095,8 @@ class KillTest(StepsTestCase):
         It sometimes can't measure the time of a key: see Place.qemu_img().
         """
         text = re.sub(r'\(\d+\)', '()', text)
+        # In memory, or on the share.
+        text = re.sub(r'open ([^,]+), unlink \1, ', '', text)
         return re.sub(r'(open [^,]+, qemu-img \w+ \(\), )\1+', r'\1', text)
 
     def described(self, step):
