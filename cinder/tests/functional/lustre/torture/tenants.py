@@ -20,6 +20,7 @@ threads were ordered.
 """
 
 import collections
+import contextlib
 import os
 import random
 import subprocess
@@ -68,6 +69,7 @@ class Volume:
         self.regions = {}
         self.snapshots = []
         self.reverting = threading.Lock()
+        self._asking = False
         self._next = 0
         self._mutex = threading.Lock()
 
@@ -79,8 +81,12 @@ class Volume:
         return {number: number % 255 + 1 for number in numbers}
 
     def acknowledge(self, regions):
+        """Take regions for certain, which a guest has just written."""
         with self._mutex:
-            self.regions.update(regions)
+            # The guest may be gone by the time the API looks whether the
+            # volume can be reverted.
+            if not self._asking:
+                self.regions.update(regions)
 
     def certain(self, before=None):
         """What is on the volume for certain, and was there before."""
@@ -88,12 +94,24 @@ class Volume:
             return {number: byte for number, byte in self.regions.items()
                     if before is None or number in before}
 
+    @contextlib.contextmanager
     def going_back(self, snapshot):
-        """From now on only what is in a snapshot is certain."""
+        """Ask for a revert; then only what is in a snapshot is certain.
+
+        That it is may be so before we hear of it.
+        """
         with self._mutex:
-            self.regions = {number: byte for number, byte in
-                            self.regions.items() if number in
-                            snapshot.regions}
+            before = self.regions
+            self.regions = {number: byte for number, byte in before.items()
+                            if number in snapshot.regions}
+            self._asking = True
+        try:
+            yield
+        except cluster.Refused:
+            self.regions = before
+            raise
+        finally:
+            self._asking = False
 
 
 class Guest:
@@ -301,14 +319,8 @@ class Tenants:
         # Of two at once one would be refused, and then we could not tell
         # what the other one leaves.
         with volume.reverting:
-            before = volume.certain()
-            # It may be done before we hear of it.
-            volume.going_back(snapshot)
-            try:
+            with volume.going_back(snapshot):
                 self._api.action(path, revert={'snapshot_id': snapshot.id})
-            except cluster.Refused:
-                volume.acknowledge(before)
-                raise
             self._wait(path, 'reverting')
 
     def clone(self, volume, rng):
