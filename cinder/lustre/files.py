@@ -119,6 +119,24 @@ def remove(paths):
         _sync_directory(paths[0])
 
 
+def remove_unused(paths):
+    """Remove new overlays, durably.
+
+    :raises ValueError: a guest has one, or has written to it
+    """
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError), open(path, 'rb') as f:
+            if _is_open_in_qemu(f.fileno()):
+                raise ValueError('it is open in QEMU')
+            # Without data the first of its tables names no other.
+            f.seek(36)
+            length, offset = struct.unpack('>IQ', f.read(12))
+            f.seek(offset)
+            if any(f.read(length * 8)):
+                raise ValueError('a guest has written to it')
+            remove([path])
+
+
 @_named
 def sync(path):
     """Wait until a file's content is on the servers' disks."""

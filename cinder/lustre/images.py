@@ -505,6 +505,13 @@ class VolumeImages:
             self._make_overlay(new, backing)
         return Image(path, QCOW2, backing.virtual_size)
 
+    def discard_overlay(self, snapshot_id):
+        """Remove an overlay that Nova could not hand to a guest.
+
+        One that a guest may have all the same stays.
+        """
+        self._discard(self._path('.' + snapshot_id), files.remove_unused)
+
     @_locked
     def drop_overlay(self, snapshot_id):
         """Delete a snapshot of a volume that is not attached."""
@@ -661,12 +668,12 @@ class VolumeImages:
         if project is not None:
             projects.give(self._place, path, project)
 
-    def _discard(self, path):
+    def _discard(self, path, remove=files.remove):
         try:
-            self._place.call(files.remove, [path])
-        except (OSError, lustre_guard.ShareUnavailable) as exc:
-            LOG.warning('%(path)s is left behind until the volume is '
-                        'deleted: %(exc)s', {'path': path, 'exc': exc})
+            self._place.call(remove, [path])
+        except (OSError, ValueError, lustre_guard.ShareUnavailable) as exc:
+            LOG.warning('%(path)s is left behind: %(exc)s', {
+                'path': path, 'exc': exc})
 
     def _format(self, path, image_format, size):
         if image_format == RAW:

@@ -21,6 +21,7 @@ still builds on it.
 import os
 
 from oslo_log import log as logging
+from oslo_utils import excutils
 
 from cinder import exception
 from cinder.i18n import _
@@ -49,8 +50,12 @@ class OnlineMixin:
                 volume.id)
         record = volume_images.record()
         path = self._get_new_snap_path(snapshot)
-        self._create_snapshot_online(
-            snapshot, volume_images.active().file, path)
+        try:
+            self._create_snapshot_online(
+                snapshot, volume_images.active().file, path)
+        except Exception:
+            with excutils.save_and_reraise_exception():
+                volume_images.discard_overlay(snapshot.id)
         overlay = '%s.%s' % (volume.name, snapshot.id)
         record[snapshot.id] = record['active'] = overlay
         volume_images.write_record(record)

@@ -22,6 +22,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
 import types
 from unittest import mock
 import uuid
@@ -57,6 +58,7 @@ from cinder.volume import volume_types
 from os_brick.initiator import connector as brick_connector
 from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
+from os_brick.remotefs import lustre_child
 from os_brick.remotefs import remotefs as remotefs_brick
 
 CONF = cfg.CONF
@@ -1156,6 +1158,29 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual(volume.name, self.data(volume)['name'])
         attachment, = volume.volume_attachment
         self.assertEqual(volume.name, attachment.connection_info['name'])
+        self.assertEqual([volume.name], self.listing())
+
+    @ddt.data('open', 'written')
+    def test_create_snapshot_online_fails_too_late(self, how):
+        """The guest has the overlay already."""
+        volume = self.attach(self.create('thin', 'raw'))
+        nova = self.nova(volume)
+        nova.status = fields.SnapshotStatus.ERROR
+
+        def hand_over(context, volume_id, info):
+            path = os.path.join(self.directory(), info['new_file'])
+            if how == 'open':
+                lustre_child.lock(path, 100, 0o660)
+                self.addCleanup(lustre_child.unlock)
+            else:
+                subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write 0 512',
+                                path], check=True, stdout=subprocess.DEVNULL)
+            return create(context, volume_id, info)
+
+        create, nova.create_volume_snapshot = (nova.create_volume_snapshot,
+                                               hand_over)
+        self.assertRaises(exception.RemoteFSException, self.snapshot, volume)
+        self.assertEqual(2, len(self.listing()))
 
     def _online_chain(self, image_format, count=3):
         volume = self.create('thin', image_format)
