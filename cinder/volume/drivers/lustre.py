@@ -20,6 +20,7 @@ distributed lock of each volume it touches. Methods that need two take both at
 once, and :func:`cinder.coordination.synchronized` sorts them.
 """
 
+import contextlib
 import functools
 import os
 
@@ -56,6 +57,9 @@ from cinder.volume.drivers import remotefs
 from cinder.volume import volume_utils
 from os_brick.initiator.connectors import lustre as lustre_connector
 from os_brick.remotefs import lustre as lustre_brick
+
+# States of a volume whose snapshots come and go without Nova.
+_AT_REST = ('available', 'backing-up', 'downloading', 'extending')
 
 lustre_opts = [
     cfg.MultiStrOpt('lustre_shares',
@@ -505,10 +509,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         if self._is_volume_attached(volume):
             self._snapshot_attached(snapshot, volume_images)
         else:
-            self._validate_state(volume.status, [
-                'available', 'backing-up', 'downloading', 'extending'])
-            with volume_images.locked():
-                volume_images.claim()
+            with self._at_rest(volume, volume_images):
                 self._refuse_larger(volume_images.active(), snapshot,
                                     snapshot.volume_size)
                 volume_images.add_overlay(snapshot.id)
@@ -527,10 +528,7 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
         if self._is_volume_attached(volume):
             self._delete_snapshot_attached(snapshot, volume_images)
         else:
-            self._validate_state(volume.status, [
-                'available', 'backing-up', 'downloading', 'extending'])
-            with volume_images.locked():
-                volume_images.claim()
+            with self._at_rest(volume, volume_images):
                 volume_images.drop_overlay(snapshot.id)
         self._note_active_format(volume, volume_images.active().format)
         self._follow_limit(volume, volume_images)
@@ -538,12 +536,27 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
     @locks.volume_locked
     def revert_to_snapshot(self, context, volume, snapshot):
         """Go back to the newest snapshot."""
-        self._validate_state(volume.status, ['available', 'reverting'])
         volume_images = self._images(volume)
-        volume_images.claim()
-        volume_images.revert(snapshot.id)
+        with self._at_rest(volume, volume_images, 'available', 'reverting'):
+            volume_images.revert(snapshot.id)
 
     # How it is done
+
+    @contextlib.contextmanager
+    def _at_rest(self, volume, volume_images, *states):
+        """Hold a volume's lock on the share, and see that nobody has it.
+
+        In this order: while a service stands still its distributed lock may
+        be lost, and somebody else may attach the volume; but for that the
+        lock on the share is needed too.
+
+        :raises InvalidVolume: it is in none of these states
+        """
+        with volume_images.locked():
+            self._validate_state(self._as_it_is_now(volume).status,
+                                 states or _AT_REST)
+            volume_images.claim()
+            yield
 
     def _make(self, volume, fill):
         """Choose share, format and provisioning, and make a volume's image.

@@ -40,6 +40,7 @@ from cinder import exception
 from cinder.lustre import files
 from cinder.lustre import images
 from cinder.lustre import opts
+from cinder.lustre import places
 from cinder import objects
 from cinder.objects import fields
 import cinder.privsep
@@ -1020,6 +1021,27 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
             self.assertIn(status, str(error))
         self.assertEqual(listing, self.listing())
 
+    def test_attached_while_the_lock_on_the_share_is_awaited(self):
+        """The service stood still, and has lost the distributed lock."""
+        volume = self.create('thin', 'qcow2')
+        taken, snapshot = self.snapshot(volume), self.snapshot_record(volume)
+        listing = self.listing()
+        locked = places.Place.locked
+
+        def attached(place, name):
+            self.meanwhile(volume, status='attaching')
+            return locked(place, name)
+
+        for change in (lambda: self.driver.create_snapshot(snapshot),
+                       lambda: self.driver.delete_snapshot(taken),
+                       lambda: self.driver.revert_to_snapshot(
+                           self.context, volume, taken)):
+            self.meanwhile(volume, status='available')
+            with mock.patch.object(places.Place, 'locked', attached):
+                error = self.assertRaises(exception.InvalidVolume, change)
+            self.assertIn('attaching', str(error))
+        self.assertEqual(listing, self.listing())
+
     def test_clone_of_what_has_been_attached_meanwhile(self):
         source = self.create('thin', 'raw')
         self.meanwhile(source, status='reserved')
@@ -1090,7 +1112,7 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
     def test_revert_while_in_use(self):
         volume = self.create('thin', 'raw')
         snapshot = self.snapshot(volume)
-        volume.status = 'in-use'
+        self.meanwhile(volume, status='in-use')
         self.assertRaises(exception.InvalidVolume,
                           self.driver.revert_to_snapshot, self.context,
                           volume, snapshot)
