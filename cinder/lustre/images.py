@@ -505,12 +505,16 @@ class VolumeImages:
             self._make_overlay(new, backing)
         return Image(path, QCOW2, backing.virtual_size)
 
+    @_locked
     def discard_overlay(self, snapshot_id):
-        """Remove an overlay that Nova could not hand to a guest.
+        """Remove an overlay that Nova was to hand to a guest.
 
-        One that a guest may have all the same stays.
+        One that a guest has got all the same stays, and so does one that
+        another snapshot needs: see :mod:`cinder.lustre.online`.
         """
-        self._discard(self._path('.' + snapshot_id), files.remove_unused)
+        path = self._path('.' + snapshot_id)
+        if path not in [image.path for image in self.chain()]:
+            self._discard(path, files.remove_unused)
 
     @_locked
     def drop_overlay(self, snapshot_id):

@@ -12,23 +12,24 @@
 
 """Snapshots of volumes that a server has: Nova lets QEMU do its part.
 
-An overlay is made here, and QEMU goes over to it. When a snapshot is deleted
-QEMU merges two images, and the one that is not needed any more is removed
-here, after the record has been written, and after a look at whether the volume
-still builds on it.
+An overlay is made here, and QEMU goes over to it; then the record is written.
+When a snapshot is deleted QEMU merges two images, and the one that is not
+needed any more is removed here, after the record has been written, and after a
+look at whether the volume still builds on it.
+
+A kill before a snapshot's record leaves an overlay that QEMU has or has not
+gone over to. What QEMU has open it keeps locked: such an overlay stays, and so
+does one that something was written to.
 """
 
 import os
 
-from oslo_log import log as logging
 from oslo_utils import excutils
 
 from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import files
 from cinder.lustre import images
-
-LOG = logging.getLogger(__name__)
 
 
 class OnlineMixin:
@@ -74,10 +75,9 @@ class OnlineMixin:
         """
         record = volume_images.record()
         if snapshot.id not in record:
-            # A file of its name is left alone: the service may have been
-            # killed when QEMU had begun to write there.
-            LOG.info('Snapshot %s has no record: nothing to delete',
-                     snapshot.id)
+            # The service may have been killed when QEMU had begun to write to
+            # its overlay.
+            volume_images.discard_overlay(snapshot.id)
             return
         chain = [image.file for image in volume_images.chain()]
         overlay = record.pop(snapshot.id)

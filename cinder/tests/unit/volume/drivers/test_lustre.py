@@ -1267,10 +1267,25 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assert_guest(volume)
 
     def test_delete_snapshot_online_without_record(self):
+        """It has never been taken; the service was killed on the way."""
         volume = self.attach(self.create('thin', 'raw'))
         nova = self.nova(volume)
-        self.driver.delete_snapshot(self.snapshot_record(volume))
+        snapshot = self.snapshot_record(volume)
+        self.driver._images(volume).new_overlay(snapshot.id)
+        for _attempt in range(2):
+            self.driver.delete_snapshot(snapshot)
+            self.assertEqual([volume.name], self.listing())
         self.assertEqual([], nova.asked)
+
+    def test_delete_snapshot_online_whose_overlay_is_another_ones(self):
+        """The service was killed when all was done but the answer."""
+        volume, snapshots = self._online_chain('raw', 2)
+        self._delete_online(snapshots[1])
+        listing = self.listing()
+        self.assertIn('%s.%s' % (volume.name, snapshots[1].id), listing)
+        self.driver.delete_snapshot(snapshots[1])
+        self.assertEqual(listing, self.listing())
+        self.assert_guest(volume)
 
     def test_delete_snapshot_online_fails(self):
         volume, snapshots = self._online_chain('raw', 1)
