@@ -485,7 +485,7 @@ class VolumeImages:
 
     @_locked
     def add_overlay(self, snapshot_id):
-        """Take a snapshot of a volume that is not attached."""
+        """Take a snapshot, as far as that can be done on the share."""
         record = self.record()
         if snapshot_id in record:
             return
@@ -495,10 +495,7 @@ class VolumeImages:
 
     @_locked
     def new_overlay(self, snapshot_id):
-        """Make the overlay for a snapshot; the record isn't changed.
-
-        Nova does the rest if the volume is attached.
-        """
+        """Make the overlay for a snapshot; the record isn't changed."""
         backing = self.active()
         path = self._path('.' + snapshot_id)
         with self._made(path) as new:
@@ -506,15 +503,21 @@ class VolumeImages:
         return Image(path, QCOW2, backing.virtual_size)
 
     @_locked
-    def discard_overlay(self, snapshot_id):
-        """Remove an overlay that Nova was to hand to a guest.
+    def is_unused(self, snapshot_id):
+        """Tell whether no guest has got the overlay of a snapshot."""
+        return self._place.call(files.is_unused,
+                                self._path('.' + snapshot_id))
 
-        One that a guest has got all the same stays, and so does one that
-        another snapshot needs: see :mod:`cinder.lustre.online`.
+    @_locked
+    def take_back(self, snapshot_id, before):
+        """Undo add_overlay() for a volume that may be attached.
+
+        :param before: the :class:`Image` that was active before
         """
-        path = self._path('.' + snapshot_id)
-        if path not in [image.path for image in self.chain()]:
-            self._discard(path, files.remove_unused)
+        record = self.record()
+        if record.pop(snapshot_id, None):
+            self.write_record({**record, _ACTIVE: before.file})
+        self._remove_leftover('%s.%s' % (self._name, snapshot_id))
 
     @_locked
     def drop_overlay(self, snapshot_id):
@@ -672,12 +675,12 @@ class VolumeImages:
         if project is not None:
             projects.give(self._place, path, project)
 
-    def _discard(self, path, remove=files.remove):
+    def _discard(self, path):
         try:
-            self._place.call(remove, [path])
-        except (OSError, ValueError, lustre_guard.ShareUnavailable) as exc:
-            LOG.warning('%(path)s is left behind: %(exc)s', {
-                'path': path, 'exc': exc})
+            self._place.call(files.remove, [path])
+        except (OSError, lustre_guard.ShareUnavailable) as exc:
+            LOG.warning('%(path)s is left behind until the volume is '
+                        'deleted: %(exc)s', {'path': path, 'exc': exc})
 
     def _format(self, path, image_format, size):
         if image_format == RAW:

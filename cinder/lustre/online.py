@@ -12,24 +12,30 @@
 
 """Snapshots of volumes that a server has: Nova lets QEMU do its part.
 
-An overlay is made here, and QEMU goes over to it; then the record is written.
-When a snapshot is deleted QEMU merges two images, and the one that is not
-needed any more is removed here, after the record has been written, and after a
-look at whether the volume still builds on it.
+snapshot
+    Make an overlay, write the record with it as active, and note it for the
+    servers that have the volume; let Nova have QEMU go over to it. A kill
+    before that leaves an empty overlay, and the volume reads the same whether
+    a guest writes to it or to the image below. So does a failure, unless it is
+    certain that no guest has the overlay: then all is taken back.
+delete a snapshot
+    Let Nova have QEMU merge two images; see that the volume does not need one
+    of them any more; write the record; remove that image.
 
-A kill before a snapshot's record leaves an overlay that QEMU has or has not
-gone over to. What QEMU has open it keeps locked: such an overlay stays, and so
-does one that something was written to.
+QEMU locks what it has open; that tells whether a guest has an image.
 """
 
 import os
 
+from oslo_log import log as logging
 from oslo_utils import excutils
 
 from cinder import exception
 from cinder.i18n import _
 from cinder.lustre import files
 from cinder.lustre import images
+
+LOG = logging.getLogger(__name__)
 
 
 class OnlineMixin:
@@ -43,27 +49,41 @@ class OnlineMixin:
             raise exception.InvalidVolume(reason=_(
                 "volume %s is encrypted and attached, and Nova can't add an "
                 "encrypted overlay to it; detach it first") % volume.id)
-        attachments = list(volume.volume_attachment)
-        if len(attachments) > 1:
+        if len(volume.volume_attachment) > 1:
             raise exception.InvalidVolume(reason=_(
                 "volume %s is attached more than once, and only one of the "
                 "servers could be told of a snapshot; detach it first") %
                 volume.id)
-        record = volume_images.record()
-        path = self._get_new_snap_path(snapshot)
+        before = volume_images.active()
         try:
             self._create_snapshot_online(
-                snapshot, volume_images.active().file, path)
+                snapshot, before.file, self._get_new_snap_path(snapshot))
         except Exception:
             with excutils.save_and_reraise_exception():
-                volume_images.discard_overlay(snapshot.id)
-        overlay = '%s.%s' % (volume.name, snapshot.id)
-        record[snapshot.id] = record['active'] = overlay
-        volume_images.write_record(record)
-        for attachment in attachments:
+                self._take_back(snapshot, volume_images, before)
+
+    def _do_create_snapshot(self, snapshot, backing_filename, new_snap_path):
+        """Do what comes before Nova; the base class calls this."""
+        volume_images = self._images(snapshot.volume)
+        volume_images.add_overlay(snapshot.id)
+        self._note_for_servers(snapshot.volume, volume_images.active())
+
+    def _take_back(self, snapshot, volume_images, before):
+        """Let an attached volume have the image that it had before."""
+        if not volume_images.is_unused(snapshot.id):
+            LOG.warning('A server may have the overlay of snapshot %s: the '
+                        'volume keeps it', snapshot.id)
+            return
+        self._note_for_servers(snapshot.volume, before)
+        volume_images.take_back(snapshot.id, before)
+
+    @staticmethod
+    def _note_for_servers(volume, image):
+        """Let Nova start servers with this image of a volume."""
+        for attachment in volume.volume_attachment:
             attachment.connection_info = dict(
-                attachment.connection_info or {}, name=overlay,
-                format=images.QCOW2)
+                attachment.connection_info or {}, name=image.file,
+                format=image.format)
             attachment.save()
 
     def _delete_snapshot_attached(self, snapshot, volume_images):
@@ -75,9 +95,9 @@ class OnlineMixin:
         """
         record = volume_images.record()
         if snapshot.id not in record:
-            # The service may have been killed when QEMU had begun to write to
-            # its overlay.
-            volume_images.discard_overlay(snapshot.id)
+            # It was never taken, or has been deleted: Nova knows of no overlay
+            # that the record does not name.
+            volume_images.drop_overlay(snapshot.id)
             return
         chain = [image.file for image in volume_images.chain()]
         overlay = record.pop(snapshot.id)
@@ -146,9 +166,6 @@ class OnlineMixin:
                 "available, and delete it again") % stale)
 
     # What of the base class would touch a share on the service's threads
-
-    def _do_create_snapshot(self, snapshot, backing_filename, new_snap_path):
-        self._images(snapshot.volume).new_overlay(snapshot.id)
 
     def _read_info_file(self, info_path, empty_if_missing=False):
         return self._images_at(info_path).record()

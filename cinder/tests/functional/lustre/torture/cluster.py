@@ -283,7 +283,11 @@ class Cluster(fixtures.Fixture):
             time.sleep(0.2)
 
     def state(self, host):
-        services = self.api.get('os-services?binary=cinder-volume')
+        try:
+            services = self.api.get('os-services?binary=cinder-volume')
+        except requests.HTTPError:
+            # It asks the scheduler too, which may not be ready yet.
+            return 'unknown'
         return next((service['state'] for service in services['services']
                      if service['host'] == '%s@%s' % (host, config.BACKEND)),
                     'unknown')

@@ -1176,13 +1176,17 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         nova = self.nova(volume)
         nova.status = fields.SnapshotStatus.ERROR
         self.assertRaises(exception.RemoteFSException, self.snapshot, volume)
-        volume = objects.Volume.get_by_id(self.context, volume.id)
-        self.assertEqual(volume.name, self.data(volume)['name'])
-        attachment, = volume.volume_attachment
-        self.assertEqual(volume.name, attachment.connection_info['name'])
-        self.assertEqual([volume.name], self.listing())
+        self.assert_servers_have(volume, volume.name)
+        self.assertEqual([volume.name, volume.name + '.info'], self.listing())
 
-    @ddt.data('open', 'written')
+    def assert_servers_have(self, volume, name):
+        """Whether they have it already, or are started later."""
+        volume = objects.Volume.get_by_id(self.context, volume.id)
+        self.assertEqual(name, self.data(volume)['name'])
+        attachment, = volume.volume_attachment
+        self.assertEqual(name, attachment.connection_info['name'])
+
+    @ddt.data('has it open', 'has written to it', "has got it as libvirt's")
     def test_create_snapshot_online_fails_too_late(self, how):
         """The guest has the overlay already."""
         volume = self.attach(self.create('thin', 'raw'))
@@ -1191,18 +1195,59 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
 
         def hand_over(context, volume_id, info):
             path = os.path.join(self.directory(), info['new_file'])
-            if how == 'open':
+            if 'open' in how:
                 lustre_child.lock(path, 100, 0o660)
-                self.addCleanup(lustre_child.unlock)
+            elif 'written' in how:
+                subprocess.run(
+                    ['qemu-io', '-f', 'qcow2', '-c', 'write -P 0 0 512', path],
+                    check=True, stdout=subprocess.DEVNULL)
             else:
-                subprocess.run(['qemu-io', '-f', 'qcow2', '-c', 'write 0 512',
-                                path], check=True, stdout=subprocess.DEVNULL)
+                self.useFixture(fixtures.MockPatchObject(
+                    files, '_is_open_in_qemu', side_effect=PermissionError()))
             return create(context, volume_id, info)
 
         create, nova.create_volume_snapshot = (nova.create_volume_snapshot,
                                                hand_over)
         self.assertRaises(exception.RemoteFSException, self.snapshot, volume)
-        self.assertEqual(2, len(self.listing()))
+        self.assert_servers_have(volume, nova.active)
+        lustre_child.unlock()
+        nova.status = None
+        snapshot, = objects.SnapshotList.get_all_for_volume(self.context,
+                                                            volume.id)
+        self._delete_online(snapshot)
+        self.assert_guest(volume, b'')
+
+    @ddt.data('before', 'after')
+    def test_killed_when_nova_is_asked_for_a_snapshot(self, when):
+        volume = self.create('thin', 'raw')
+        self.write(volume)
+        volume = self.attach(volume)
+        nova = self.nova(volume)
+
+        def ask(context, volume_id, info):
+            if when == 'after':
+                create(context, volume_id, info)
+            raise SystemExit()
+
+        create, nova.create_volume_snapshot = (nova.create_volume_snapshot,
+                                               ask)
+        self.assertRaises(SystemExit, self.snapshot, volume)
+        snapshot, = objects.SnapshotList.get_all_for_volume(self.context,
+                                                            volume.id)
+        overlay = '%s.%s' % (volume.name, snapshot.id)
+        self.assert_servers_have(volume, overlay)
+        self.assert_guest(volume)
+        if when == 'before':
+            # It has nothing to merge.
+            nova.says_only = True
+            self.assertRaises(exception.RemoteFSException,
+                              self._delete_online, snapshot)
+            self.assert_servers_have(volume, overlay)
+            # The server was started anew.
+            nova.says_only, nova.active = False, overlay
+        self._delete_online(snapshot)
+        self.assert_guest(volume)
+        self.assertEqual([overlay, volume.name + '.info'], self.listing())
 
     def _online_chain(self, image_format, count=3):
         volume = self.create('thin', image_format)
