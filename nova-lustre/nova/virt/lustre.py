@@ -16,8 +16,18 @@ Nova lists its volume drivers in its code, and loads the compute driver by
 name: ``compute_driver = lustre.LibvirtDriver``.
 """
 
+import os
+import re
+
+from lxml import etree
+from oslo_log import log as logging
+
+from nova.privsep import path as privileged
+from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver
 from nova.virt.libvirt import guest as libvirt_guest
+
+LOG = logging.getLogger(__name__)
 
 PROTOCOL = 'lustre'
 
@@ -83,3 +93,49 @@ class LibvirtDriver(driver.LibvirtDriver):
         super()._live_migration_operation(
             context, instance, dest, block_migration, migrate_data, guest,
             device_names)
+
+    def post_live_migration_at_destination(self, context, instance,
+                                           network_info, block_migration=False,
+                                           block_device_info=None):
+        """Complete a migration, and let QEMU own its images again.
+
+        The libvirt that the guest has left does not know that they are shared,
+        and gives them back to whom they belonged before, or to root
+        (virSecurityDACRestoreAllLabel). QEMU has them open, and only notices
+        when it opens one anew, for a snapshot.
+        """
+        super().post_live_migration_at_destination(
+            context, instance, network_info, block_migration,
+            block_device_info)
+        volumes = {mapping['connection_info'].get('serial') for mapping in
+                   virt_driver.block_device_info_get_mapping(block_device_info)
+                   if mapping['connection_info']['driver_volume_type']
+                   == PROTOCOL}
+        if volumes:
+            guest = self._host.get_guest(instance)
+            for disk in guest.get_all_disks():
+                if disk.serial in volumes:
+                    _let_own(disk.source_path, *_owner(guest))
+
+
+def _owner(guest):
+    """Return user and group that QEMU runs a guest as, by their IDs.
+
+    None of both where libvirt gives it no files (dynamic_ownership).
+    """
+    label = etree.fromstring(guest.get_xml_desc()).findtext(
+        "./seclabel[@model='dac'][@relabel='yes']/label")
+    found = re.fullmatch(r'\+([0-9]+):\+([0-9]+)', label or '')
+    return map(int, found.groups()) if found else (None, None)
+
+
+def _let_own(path, user, group):
+    try:
+        status = os.stat(path)
+        if user not in (None, status.st_uid) and group != status.st_gid:
+            privileged.chown(path, user, group)
+    except OSError as exc:
+        LOG.warning('%(path)s can not be given to QEMU (user %(user)s): a '
+                    'snapshot of its volume will fail until the server has '
+                    'been rebooted: %(exc)s', {
+                        'path': path, 'user': user, 'exc': exc})

@@ -125,6 +125,52 @@ class LibvirtDriverTestCase(test.NoDBTestCase):
         self.expect_unsafe(False, DISK % ('none', 'volume-1'),
                            driver_volume_type='nfs')
 
+    def arrived(self, label='+64055:+64055', driver_volume_type='lustre',
+                status=None):
+        """Complete a migration; returns whose the images are made.
+
+        :param status: of the image, as os.stat() has it
+        """
+        domain = mock.Mock()
+        domain.XMLDesc.return_value = (
+            '<domain><devices>%s</devices><seclabel type="dynamic" '
+            'model="dac" relabel="yes"><label>%s</label></seclabel>'
+            '</domain>' % (DISK % ('none', 'volume-1')
+                           + DISK % ('none', 'another'), label))
+        mapping = [{'connection_info': {
+            'driver_volume_type': driver_volume_type, 'serial': 'volume-1'}}]
+        with mock.patch.object(driver.LibvirtDriver,
+                               'post_live_migration_at_destination'), \
+                mock.patch.object(self.driver._host, 'get_guest',
+                                  return_value=libvirt_guest.Guest(domain)), \
+                mock.patch('nova.privsep.path.chown') as mock_chown, \
+                mock.patch.object(lustre.os, 'stat', return_value=mock.Mock(
+                    **status or {'st_uid': 0, 'st_gid': 0})):
+            self.driver.post_live_migration_at_destination(
+                mock.sentinel.context, mock.sentinel.instance,
+                mock.sentinel.network_info, block_device_info={
+                    'block_device_mapping': mapping})
+        return [call.args for call in mock_chown.mock_calls]
+
+    def test_images_are_given_to_qemu_where_it_arrives(self):
+        self.assertEqual([('/var/lib/nova/mnt/0f3c/volume', 64055, 64055)],
+                         self.arrived())
+
+    def test_images_that_stay_whose_they_are(self):
+        for status in ({'st_uid': 64055, 'st_gid': 0},
+                       {'st_uid': 995, 'st_gid': 64055}):
+            self.assertEqual([], self.arrived(status=status))
+        self.assertEqual([], self.arrived(driver_volume_type='nfs'))
+        self.assertEqual([], self.arrived(label=''))
+
+    def test_images_that_can_not_be_given_to_qemu(self):
+        with mock.patch.object(lustre, 'privileged') as mock_privileged:
+            mock_privileged.chown.side_effect = PermissionError(
+                1, 'Operation not permitted')
+            self.arrived()
+        self.assertIn('snapshot of its volume will fail',
+                      self.stdlog.logger.output)
+
     def connect_encrypted(self, driver_volume_type):
         """Connect a volume; returns whether Nova would format its file."""
         with mock.patch('nova.virt.libvirt.volume.mount.mount'), \
