@@ -20,6 +20,7 @@ and each snapshot should have. After each step they are compared.
 to a failure are printed.
 """
 
+import contextlib
 import io
 import itertools
 import json
@@ -28,10 +29,12 @@ import sys
 import time
 import traceback
 
+import fixtures
 import hypothesis
 from hypothesis import stateful
 from hypothesis import strategies as st
 from oslo_utils import units
+from testtools import content
 
 from cinder import exception
 from cinder.lustre import images
@@ -765,15 +768,29 @@ class ModelTestCase(base.LustreTestCase):
         """
         while self.steps < steps:
             self.report('Seed %d, after %d steps' % (seed, self.steps))
-            stateful.run_state_machine_as_test(
-                hypothesis.seed(seed)(lambda: Cinder(self)),
-                settings=hypothesis.settings(
-                    max_examples=ROUND, stateful_step_count=EXAMPLE,
-                    # Each step takes long; a failure is not made smaller.
-                    deadline=None, phases=[hypothesis.Phase.generate],
-                    database=None, report_multiple_bugs=False,
-                    suppress_health_check=list(hypothesis.HealthCheck)))
+            with self.logged_alone():
+                stateful.run_state_machine_as_test(
+                    hypothesis.seed(seed)(lambda: Cinder(self)),
+                    settings=hypothesis.settings(
+                        max_examples=ROUND, stateful_step_count=EXAMPLE,
+                        # Each step takes long; a failure is not made smaller.
+                        deadline=None, phases=[hypothesis.Phase.generate],
+                        database=None, report_multiple_bugs=False,
+                        suppress_health_check=list(hypothesis.HealthCheck)))
             seed += 1
+
+    @contextlib.contextmanager
+    def logged_alone(self):
+        """Keep what is logged only if it leads to a failure.
+
+        A log of 10,000 steps is more than a test's result can carry.
+        """
+        with fixtures.FakeLogger() as log:
+            try:
+                yield
+            except Exception:
+                self.addDetail('log', content.text_content(log.output))
+                raise
 
     def report(self, *lines):
         print(*lines, sep='\n', file=self.output, flush=True)
