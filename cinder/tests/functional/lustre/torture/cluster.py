@@ -153,7 +153,10 @@ class Cluster(fixtures.Fixture):
         """A Redis that remembers nothing when it ends."""
         self._stack.spawn('redis', [
             'redis-server', '--bind', '127.0.0.1', '--port',
-            self._stack.ports.redis, '--save', '', '--appendonly', 'no'],
+            self._stack.ports.redis, '--save', '', '--appendonly', 'no',
+            # A title takes the place of the environment, by which the process
+            # is found when all is taken down.
+            '--set-proc-title', 'no'],
             self._stack.user, self._stack.environment())
         self._stack.wait('redis', lambda: stack.connects(
             self._stack.ports.redis), 30)
