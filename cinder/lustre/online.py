@@ -56,6 +56,8 @@ class OnlineMixin:
                 volume.id)
         before = volume_images.active()
         try:
+            volume_images.add_overlay(snapshot.id)
+            self._note_for_servers(volume, volume_images.active())
             self._create_snapshot_online(
                 snapshot, before.file, self._get_new_snap_path(snapshot))
         except Exception:
@@ -63,10 +65,7 @@ class OnlineMixin:
                 self._take_back(snapshot, volume_images, before)
 
     def _do_create_snapshot(self, snapshot, backing_filename, new_snap_path):
-        """Do what comes before Nova; the base class calls this."""
-        volume_images = self._images(snapshot.volume)
-        volume_images.add_overlay(snapshot.id)
-        self._note_for_servers(snapshot.volume, volume_images.active())
+        """Nothing: the overlay is there before the base class asks for it."""
 
     def _take_back(self, snapshot, volume_images, before):
         """Let an attached volume have the image that it had before."""
