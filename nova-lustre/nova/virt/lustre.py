@@ -113,9 +113,10 @@ class LibvirtDriver(driver.LibvirtDriver):
                    == PROTOCOL}
         if volumes:
             guest = self._host.get_guest(instance)
+            user, group = _owner(guest)
             for disk in guest.get_all_disks():
                 if disk.serial in volumes:
-                    _let_own(disk.source_path, *_owner(guest))
+                    _let_own(disk.source_path, user, group)
 
 
 def _owner(guest):
