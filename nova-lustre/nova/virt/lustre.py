@@ -22,6 +22,8 @@ import re
 from lxml import etree
 from oslo_log import log as logging
 
+from nova.compute import vm_states
+from nova import exception
 from nova.privsep import path as privileged
 from nova.virt import driver as virt_driver
 from nova.virt.libvirt import driver
@@ -79,6 +81,35 @@ class LibvirtDriver(driver.LibvirtDriver):
         """Tell Cinder what this host is, and that it takes type lustre."""
         return dict(super().get_volume_connector(instance), **{MARK: True})
 
+    def _hard_reboot(self, context, instance, network_info, share_info,
+                     block_device_info=None, accel_info=None):
+        """Start a guest on the images that Cinder says its volumes have.
+
+        What Nova has noted is the image below for up to a second after a
+        snapshot, and until the next migration if nova-compute is killed in
+        this time (volume_snapshot_create). A guest that wrote to it would
+        change the snapshot, and the overlay would no longer fit.
+        """
+        for mapping in _on_lustre(block_device_info):
+            mapping.refresh_connection_info(context, instance,
+                                            self._volume_api, self)
+        super()._hard_reboot(context, instance, network_info, share_info,
+                             block_device_info, accel_info)
+
+    def _volume_snapshot_create(self, context, instance, guest, volume_id,
+                                new_file):
+        """Let a guest write to an overlay.
+
+        Not in rescue: Nova has kept the guest's definition from before, with
+        the image below, and goes back to that (unrescue).
+        """
+        if instance.vm_state == vm_states.RESCUED:
+            raise exception.InstanceInvalidState(
+                attr='vm_state', instance_uuid=instance.uuid,
+                state=instance.vm_state, method='volume_snapshot_create')
+        super()._volume_snapshot_create(context, instance, guest, volume_id,
+                                        new_file)
+
     def _live_migration_operation(self, context, instance, dest,
                                   block_migration, migrate_data, guest,
                                   device_names):
@@ -107,16 +138,21 @@ class LibvirtDriver(driver.LibvirtDriver):
         super().post_live_migration_at_destination(
             context, instance, network_info, block_migration,
             block_device_info)
-        volumes = {mapping['connection_info'].get('serial') for mapping in
-                   virt_driver.block_device_info_get_mapping(block_device_info)
-                   if mapping['connection_info']['driver_volume_type']
-                   == PROTOCOL}
+        volumes = {mapping['connection_info'].get('serial')
+                   for mapping in _on_lustre(block_device_info)}
         if volumes:
             guest = self._host.get_guest(instance)
             user, group = _owner(guest)
             for disk in guest.get_all_disks():
                 if disk.serial in volumes:
                     _let_own(disk.source_path, user, group)
+
+
+def _on_lustre(block_device_info):
+    """Return what Nova knows of those volumes of a guest that are ours."""
+    return [mapping for mapping in
+            virt_driver.block_device_info_get_mapping(block_device_info)
+            if mapping['connection_info']['driver_volume_type'] == PROTOCOL]
 
 
 def _owner(guest):

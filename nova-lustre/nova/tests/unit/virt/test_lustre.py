@@ -13,10 +13,17 @@
 from unittest import mock
 
 import fixtures
+from oslo_serialization import jsonutils
+from oslo_utils.fixture import uuidsentinel as uuids
 
+from nova import context as nova_context
+from nova import exception
+from nova import objects
 from nova.objects import migrate_data
 from nova import test
 from nova.tests import fixtures as nova_fixtures
+from nova.tests.unit import fake_block_device
+from nova.virt import block_device
 from nova.virt import driver as virt_driver
 from nova.virt import fake
 from nova.virt.libvirt import driver
@@ -170,6 +177,83 @@ class LibvirtDriverTestCase(test.NoDBTestCase):
             self.arrived()
         self.assertIn('snapshot of its volume will fail',
                       self.stdlog.logger.output)
+
+    def start(self, *mappings):
+        """Start a guest; returns what its disks are made from."""
+        with mock.patch.object(driver.LibvirtDriver,
+                               '_hard_reboot') as mock_start:
+            self.driver.power_on(
+                mock.sentinel.context, mock.sentinel.instance,
+                mock.sentinel.network_info,
+                {'block_device_mapping': list(mappings)}, share_info=[])
+        (_context, _instance, _network_info, _share_info, block_device_info,
+         _accel_info), _kwargs = mock_start.call_args
+        return [mapping['connection_info']
+                for mapping in block_device_info['block_device_mapping']]
+
+    def mapping(self, connection):
+        """A volume of a server, as nova-compute knows it."""
+        context = nova_context.get_admin_context()
+        mapping = block_device.DriverVolumeBlockDevice(
+            objects.BlockDeviceMapping(
+                context, **fake_block_device.FakeDbBlockDeviceDict({
+                    'id': 1, 'source_type': 'volume',
+                    'volume_id': uuids.volume,
+                    'destination_type': 'volume', 'attachment_id': uuids.link,
+                    'connection_info': jsonutils.dumps(connection)})))
+        mapping.save = mock.Mock()
+        return mapping
+
+    def test_start_on_the_image_that_cinder_names(self):
+        overlay = self.connection('lustre')
+        overlay['data']['name'] = 'volume-1.snapshot'
+        with mock.patch.object(self.driver._volume_api, 'attachment_get',
+                               return_value={'connection_info': overlay}):
+            found, = self.start(self.mapping(self.connection('lustre')))
+        self.assertEqual('volume-1.snapshot', found['data']['name'])
+
+    def test_no_start_while_it_is_not_known_which(self):
+        with mock.patch.object(self.driver._volume_api, 'attachment_get',
+                               side_effect=exception.CinderConnectionFailed(
+                                   reason='no answer')):
+            self.assertRaises(exception.CinderConnectionFailed, self.start,
+                              self.mapping(self.connection('lustre')))
+
+    def test_start_of_what_is_not_on_lustre(self):
+        with mock.patch.object(self.driver._volume_api, 'attachment_get',
+                               side_effect=AssertionError):
+            self.assertEqual(
+                [self.connection('nfs')],
+                self.start(self.mapping(self.connection('nfs'))))
+
+    def snapshot(self, vm_state):
+        """Take a snapshot.
+
+        :returns: whether the guest got an overlay, and what Cinder was told
+        """
+        with mock.patch.object(driver.LibvirtDriver,
+                               '_volume_snapshot_create') as mock_create, \
+                mock.patch.object(self.driver._host, 'get_guest'), \
+                mock.patch.object(self.driver, '_volume_api') as volumes, \
+                mock.patch.object(self.driver,
+                                  '_volume_refresh_connection_info'):
+            volumes.get_snapshot.return_value = {'status': 'available'}
+            try:
+                self.driver.volume_snapshot_create(
+                    mock.sentinel.context, mock.Mock(vm_state=vm_state),
+                    'volume-id', {'type': 'qcow2', 'snapshot_id': 'snapshot',
+                                  'new_file': 'volume-1.snapshot'})
+            except exception.InstanceInvalidState:
+                pass
+        (_context, _snapshot, told), _kwargs = (
+            volumes.update_snapshot_status.call_args)
+        return mock_create.called, told
+
+    def test_snapshot(self):
+        self.assertEqual((True, 'creating'), self.snapshot('active'))
+
+    def test_no_snapshot_in_rescue(self):
+        self.assertEqual((False, 'error'), self.snapshot('rescued'))
 
     def connect_encrypted(self, driver_volume_type):
         """Connect a volume; returns whether Nova would format its file."""
