@@ -15,9 +15,7 @@
 Sizes come from statfs, which takes the same time however many volumes there
 are, and which answers with the project's quota for a directory that has one
 (Lustre's ``statfs_project``, on by default). What has been promised to thin
-volumes isn't counted here: Cinder keeps ``allocated_capacity_gb`` of each pool
-and takes it as provisioned where a driver reports nothing else, which ours
-does in a cluster only.
+volumes isn't counted here: Cinder's database knows, and the driver asks it.
 
 Where the operator asks for it, the pools are a share's OST pools instead of
 the share. What these hold is told by one call of ``lfs df`` for each report.

@@ -316,28 +316,32 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
             'multiattach': True,
             'consistent_group_snapshot_enabled': True,
             'QoS_support': False,
-            **self._provisioned(name),
+            'provisioned_capacity_gb': self._provisioned(name),
             **space,
         }
 
     def _provisioned(self, pool):
-        """Return what is provisioned in a pool, if Cinder doesn't know.
+        """Return how many GiB of volumes a pool has, as the database says.
 
-        Otherwise it takes what its service counts as allocated. Services of a
-        cluster count each for itself, and one may delete what another one has
-        made: after a while no count is right any more (VolumeManager.
-        _update_allocated_capacity).
+        What isn't told here Cinder takes from a count of each service's own,
+        which has no say where there are several, and which grows: volumes
+        stay in it that were migrated away (VolumeManager.delete_volume, where
+        use_quota is false) or deleted with their group (delete_group), until
+        the pool looks too full for thick volumes.
         """
-        if not self.cluster_name:
-            return {}
         admin = context.get_admin_context()
-        services = objects.ServiceList.get_all(
-            admin, {'cluster_name': self.cluster_name})
         sizes = [db.volume_data_get_for_host(
-            admin, '%s#%s' % (service.host, pool))[1] for service in services]
+            admin, '%s#%s' % (host, pool))[1] for host in self._hosts(admin)]
         # MariaDB's sums are decimals, which would become strings on their way
         # to the scheduler.
-        return {'provisioned_capacity_gb': int(sum(sizes))}
+        return int(sum(sizes))
+
+    def _hosts(self, admin):
+        """Those whose volumes are on our shares."""
+        if not self.cluster_name:
+            return [self.host]
+        return [service.host for service in objects.ServiceList.get_all(
+            admin, {'cluster_name': self.cluster_name})]
 
     def _init_vendor_properties(self):
         properties = {}

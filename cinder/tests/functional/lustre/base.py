@@ -212,7 +212,8 @@ class LustreTestCase(records.RecordsMixin, test.TestCase):
         conf = configuration.Configuration(lustre.lustre_opts,
                                            config_group='lustre')
         # The driver registers its base classes' options.
-        driver = driver_class(configuration=conf, db=mock.Mock())
+        driver = driver_class(configuration=conf, db=mock.Mock(),
+                              host='test@lustre')
         for name, value in dict({
                 'lustre_shares': self.shares,
                 'lustre_mount_point_base': self.mount_base,

@@ -185,7 +185,8 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
     def new_driver(self, **options):
         conf = configuration.Configuration(lustre.lustre_opts,
                                            config_group='lustre')
-        driver = lustre.LustreDriver(configuration=conf, db=db)
+        driver = lustre.LustreDriver(configuration=conf, db=db,
+                                     host='host@lustre')
         for name, value in dict({
                 'lustre_shares': [SHARE, OTHER_SHARE],
                 'lustre_mount_point_base': self.lustre.base,
@@ -525,14 +526,16 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         self.assertEqual(100, self.pools()[OTHER_POOL]['total_capacity_gb'])
 
     def test_provisioned_capacity(self):
-        """It is left to Cinder, which counts what it has allocated."""
+        """It is what there is, not what the service has counted."""
+        self.record(size=5)
+        self.record(size=7).destroy()
+        self.record(size=9, pool=OTHER_POOL)
         pool = self.pools()[POOL]
-        self.assertNotIn('provisioned_capacity_gb', pool)
         state = host_manager.PoolState('host@lustre', None, None, POOL)
-        # As cinder-volume adds it to each report.
+        # As cinder-volume adds its count to each report.
         state.update_from_volume_capability(
             dict(pool, allocated_capacity_gb=77, timestamp=None))
-        self.assertEqual(77, state.provisioned_capacity_gb)
+        self.assertEqual(5, state.provisioned_capacity_gb)
         self.assertEqual(60, state.free_capacity_gb)
 
     @ddt.data('thin', 'thick')
