@@ -18,6 +18,7 @@ name: ``compute_driver = lustre.LibvirtDriver``.
 
 import os
 import re
+import time
 
 from lxml import etree
 from oslo_log import log as logging
@@ -40,6 +41,8 @@ MARK = 'lustre_connector'
 driver.VOLUME_DRIVERS[PROTOCOL] = (
     'nova.virt.libvirt.volume.lustre.LibvirtLustreVolumeDriver')
 
+# Seconds that a detachment waits for the deletion of snapshots.
+MERGE_LIMIT = 300
 
 # Ways of QEMU to open an image that leave nothing of it in the host's cache.
 _CACHELESS = {'none', 'directsync'}
@@ -109,6 +112,33 @@ class LibvirtDriver(driver.LibvirtDriver):
                 state=instance.vm_state, method='volume_snapshot_create')
         super()._volume_snapshot_create(context, instance, guest, volume_id,
                                         new_file)
+
+    def detach_volume(self, context, connection_info, instance, mountpoint,
+                      encryption=None):
+        if connection_info['driver_volume_type'] == PROTOCOL:
+            self._wait_for_merge(instance, mountpoint.rpartition('/')[2])
+        super().detach_volume(context, connection_info, instance, mountpoint,
+                              encryption)
+
+    def _wait_for_merge(self, instance, disk):
+        """Wait until no snapshot of a disk is being deleted any more.
+
+        libvirt does not detach it before, and Nova leaves a disk that is only
+        half detached. Nobody needs to have deleted one: of an attached volume
+        Cinder says that it has been backed up while the snapshot for that goes
+        (BackupManager.continue_backup).
+        """
+        try:
+            device = self._host.get_guest(instance).get_block_device(disk)
+            for _second in range(MERGE_LIMIT):
+                if device.get_job_info() is None:
+                    return
+                time.sleep(1)
+        except (exception.InstanceNotFound, driver.libvirt.libvirtError):
+            # Nova has its ways with what is not there.
+            return
+        LOG.warning('A snapshot of %s is still being deleted', disk,
+                    instance=instance)
 
     def _live_migration_operation(self, context, instance, dest,
                                   block_migration, migrate_data, guest,

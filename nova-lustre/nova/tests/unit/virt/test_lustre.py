@@ -255,6 +255,44 @@ class LibvirtDriverTestCase(test.NoDBTestCase):
     def test_no_snapshot_in_rescue(self):
         self.assertEqual((False, 'error'), self.snapshot('rescued'))
 
+    def detach(self, jobs, driver_volume_type='lustre'):
+        """Detach a volume.
+
+        :param jobs: what libvirt answers when it is asked for a block job
+        :returns: how many seconds that waits
+        """
+        domain = mock.Mock()
+        domain.blockJobInfo.side_effect = jobs
+        with mock.patch.object(driver.LibvirtDriver,
+                               'detach_volume') as mock_detach, \
+                mock.patch.object(self.driver._host, 'get_guest',
+                                  return_value=libvirt_guest.Guest(domain)), \
+                mock.patch.object(lustre.time, 'sleep') as mock_sleep:
+            self.driver.detach_volume(
+                mock.sentinel.context, self.connection(driver_volume_type),
+                {'uuid': 'instance'}, '/dev/vdb')
+        mock_detach.assert_called_once_with(
+            mock.sentinel.context, self.connection(driver_volume_type),
+            {'uuid': 'instance'}, '/dev/vdb', None)
+        for call in domain.blockJobInfo.mock_calls:
+            self.assertEqual('vdb', call.args[0])
+        return sum(call.args[0] for call in mock_sleep.mock_calls)
+
+    def test_detach_when_snapshots_are_merged(self):
+        job = {'type': 1, 'bandwidth': 0, 'cur': 1, 'end': 2}
+        self.assertEqual(0, self.detach([{}]))
+        self.assertEqual(2, self.detach([job, job, {}]))
+        self.assertEqual(lustre.MERGE_LIMIT,
+                         self.detach([job] * (lustre.MERGE_LIMIT + 1)))
+        self.assertIn('still being deleted', self.stdlog.logger.output)
+
+    def test_detach_what_is_not_there(self):
+        self.assertEqual(
+            0, self.detach([driver.libvirt.libvirtError('no such disk')]))
+
+    def test_detach_what_is_not_on_lustre(self):
+        self.assertEqual(0, self.detach([AssertionError], 'nfs'))
+
     def connect_encrypted(self, driver_volume_type):
         """Connect a volume; returns whether Nova would format its file."""
         with mock.patch('nova.virt.libvirt.volume.mount.mount'), \
