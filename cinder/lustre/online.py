@@ -20,12 +20,15 @@ snapshot
     certain that no guest has the overlay: then all is taken back.
 delete a snapshot
     Let Nova have QEMU merge two images; see that the volume does not need one
-    of them any more; write the record; remove that image.
+    of them any more; write the record; remove that image. A volume may be
+    detached meanwhile: Nova fails then, and the snapshot is deleted as one of
+    a volume at rest.
 
 QEMU locks what it has open; that tells whether a guest has an image.
 """
 
 import os
+import time
 
 from oslo_log import log as logging
 from oslo_utils import excutils
@@ -36,6 +39,9 @@ from cinder.lustre import files
 from cinder.lustre import images
 
 LOG = logging.getLogger(__name__)
+
+# Seconds that Nova may take to tell Cinder of a detachment that it has begun.
+_DETACHMENT_LIMIT = 60
 
 
 class OnlineMixin:
@@ -87,6 +93,30 @@ class OnlineMixin:
 
     def _delete_snapshot_attached(self, snapshot, volume_images):
         """Delete a snapshot with Nova's help.
+
+        :returns: False if it is there still, and the volume was detached
+        """
+        try:
+            self._merge_attached(snapshot, volume_images)
+        except Exception as exc:
+            with excutils.save_and_reraise_exception() as failure:
+                failure.reraise = not self._has_been_detached(snapshot.volume)
+            LOG.info('Volume %(volume)s has been detached, before snapshot '
+                     '%(snapshot)s could be deleted: %(exc)s', {
+                         'volume': snapshot.volume_id,
+                         'snapshot': snapshot.id, 'exc': exc})
+            return False
+        return True
+
+    def _has_been_detached(self, volume):
+        for _second in range(_DETACHMENT_LIMIT):
+            if self._as_it_is_now(volume).status != 'detaching':
+                break
+            time.sleep(1)
+        return not self._is_volume_attached(volume)
+
+    def _merge_attached(self, snapshot, volume_images):
+        """Let Nova merge images, and forget the one that isn't needed then.
 
         Nova lets QEMU merge two images. Then the record is written, and one of
         them is removed. If it isn't needed any more to begin with, an earlier

@@ -529,9 +529,8 @@ class LustreDriver(adoption.AdoptionMixin, connections.ConnectionsMixin,
             volume_images.claim()
             volume_images.forget(snapshot.id)
             return
-        if self._is_volume_attached(volume):
-            self._delete_snapshot_attached(snapshot, volume_images)
-        else:
+        if not (self._is_volume_attached(volume)
+                and self._delete_snapshot_attached(snapshot, volume_images)):
             with self._at_rest(volume, volume_images):
                 volume_images.drop_overlay(snapshot.id)
         self._note_active_format(volume, volume_images.active().format)

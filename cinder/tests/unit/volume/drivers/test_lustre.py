@@ -39,6 +39,7 @@ from cinder.db import api as db
 from cinder import exception
 from cinder.lustre import files
 from cinder.lustre import images
+from cinder.lustre import online
 from cinder.lustre import opts
 from cinder.lustre import places
 from cinder import objects
@@ -1345,6 +1346,42 @@ class LustreDriverTestCase(records.RecordsMixin, test.TestCase):
         volume = objects.Volume.get_by_id(self.context, volume.id)
         self.assertEqual('raw', volume.admin_metadata['base_format'])
         self.assert_guest(volume)
+
+    def delete_while_detaching(self, volume, snapshot, sleep):
+        """Delete a snapshot when Nova has just taken the disk from the guest.
+
+        :param sleep: called with the volume when the driver waits
+        """
+        def fail(ctxt, snapshot_id, info):
+            db.volume_update(ctxt, volume.id, {'status': 'detaching'})
+            db.snapshot_update(ctxt, snapshot_id, {
+                'status': fields.SnapshotStatus.ERROR_DELETING})
+
+        with mock.patch.object(self.driver._nova, 'delete_volume_snapshot',
+                               fail), \
+                mock.patch.object(online, 'time') as mock_time:
+            mock_time.sleep.side_effect = lambda seconds: sleep(
+                objects.Volume.get_by_id(self.context, volume.id))
+            self._delete_online(snapshot)
+
+    @ddt.data(0, 1, 2)
+    def test_delete_snapshot_online_while_detaching(self, which):
+        volume, snapshots = self._online_chain('raw')
+        self.delete_while_detaching(
+            volume, snapshots[which],
+            lambda now: now.finish_detach(now.volume_attachment[0].id))
+        self.assertEqual(3, len(self.driver._images(volume).chain()))
+        self.assertNotIn(snapshots[which].id,
+                         self.driver._images(volume).record())
+        self.assert_guest(volume)
+
+    def test_delete_snapshot_online_while_detaching_for_long(self):
+        volume, snapshots = self._online_chain('raw', 1)
+        before = self.listing()
+        self.assertRaises(exception.RemoteFSException,
+                          self.delete_while_detaching, volume, snapshots[0],
+                          lambda now: None)
+        self.assertEqual(before, self.listing())
 
     @ddt.data(0, 1, 2)
     def test_delete_snapshot_online_that_nova_has_not_merged(self, which):
