@@ -23,6 +23,7 @@ from tools.certify import kept
 from tools.certify import record
 from tools.certify import results
 from tools.certify import runner
+from tools.certify import stack
 from tools.certify import suites
 from tools.certify import tempest
 from tools.certify import verdict
@@ -34,21 +35,26 @@ from tools.nova_stack import main as nova_main
 class Certification:
     """What main.py drives: test() while the stack is up, then conclude()."""
 
-    def __init__(self, arguments, layout, stack, out):
+    # Of what is written: bundle, streams, record.
+    name = 'cinder'
+    stack_class = stack.Stack
+
+    def __init__(self, arguments, layout, shares, out):
         self.arguments = arguments
         self.layout = layout
-        self.stack = stack
+        self.stack = self.stack_class(layout, shares, arguments.nova)
         self.out = out
         # {suite: its tests}
         self.tests = {}
         self.excuses = excuses.load()
-        self.kept = kept.Kept(arguments, layout)
+        self.kept = kept.Kept(arguments, layout, self.name)
         self.bundle = bundle.Bundle(self._directory(), layout)
 
     def _directory(self):
         where = self.arguments.output or self.layout.bundles
-        return where / ('cinder-%d%s' % (
-            self.arguments.release, '-nova' if self.arguments.nova else ''))
+        return where / ('%s-%d%s' % (
+            self.name, self.arguments.release,
+            '-nova' if self.arguments.nova else ''))
 
     @property
     def tempest_python(self):
@@ -58,7 +64,7 @@ class Certification:
 
     def test(self):
         """Bring everything up, and run the suites; returns their tests."""
-        chosen = suites.choose(self.arguments)
+        chosen = self._choose()
         todo = [suite for suite in chosen if not self._has_passed(suite)]
         for number, suite in enumerate(chosen, 1):
             if suite not in todo:
@@ -76,8 +82,21 @@ class Certification:
                 self._run(chosen.index(suite) + 1, len(chosen), suite, runs)
         return self.tests
 
+    def _choose(self):
+        """The suites that are wanted."""
+        return suites.choose(self.arguments)
+
+    def _split(self, suite, names):
+        """The tests of a suite that count, and those that shall not run."""
+        return names, excuses.left_out(names, suite.volume_type, self.excuses)
+
+    def faults(self, tests):
+        """Those that did not pass and should have."""
+        return [test for test in tests
+                if test.outcome != results.PASSED and not test.excuse]
+
     def _has_passed(self, suite):
-        return self.kept.has(suite) and not faults(self._judged(suite))
+        return self.kept.has(suite) and not self.faults(self._judged(suite))
 
     def _judged(self, suite):
         """The tests of a suite that has run, with their excuses."""
@@ -86,31 +105,31 @@ class Certification:
         return tests
 
     def _start(self):
-        stack = self.stack
-        self.out.say(stack.shares.about)
+        self.out.say(self.stack.shares.about)
         with demo_main.timed(self.out, 'Making the shares'):
-            stack.prepare()
+            self.stack.prepare()
             self.bundle.add_configuration()
-            stack.shares.create(stack.user)
+            self.stack.shares.create(self.stack.user)
         with demo_main.timed(self.out, 'Starting the services') as progress:
-            stack.start(progress)
+            self.stack.start(progress)
         self.bundle.add_configuration()
         if self.arguments.keep:
-            nova_main.write_openrc(self.layout, stack)
+            nova_main.write_openrc(self.layout, self.stack)
         self.layout.tempest.mkdir()
-        os.chown(self.layout.tempest, stack.user.pw_uid, stack.user.pw_gid)
+        os.chown(self.layout.tempest, self.stack.user.pw_uid,
+                 self.stack.user.pw_gid)
 
     def _run(self, number, of, suite, runs):
         started = time.monotonic()
         raw = self.layout.tempest / 'raw.subunit'
         title = '%d of %d  %s' % (number, of, suite.name)
         with self.out.working(title):
-            names = runs.names(suite, self.arguments.tests)
-        left_out = excuses.left_out(names, suite.volume_type, self.excuses)
+            listed = runs.names(suite, self.arguments.tests)
+        names, left_out = self._split(suite, listed)
         try:
             with self.out.working(title) as progress:
                 runs.run(suite, self.arguments.tests, left_out, raw,
-                         Progress(len(names) - len(left_out), progress).note)
+                         Progress(len(listed) - len(left_out), progress).note)
         finally:
             # Who stops it wants to see how far it has come.
             self.kept.put(suite, names, raw, self.bundle.secrets)
@@ -120,7 +139,7 @@ class Certification:
     def _note(self, number, suite, took, how=''):
         """Judge a suite's results, and show them."""
         tests = self.tests[suite] = self._judged(suite)
-        found = faults(tests)
+        found = self.faults(tests)
         self.out.step(number, 'failed' if found else 'passed', suite.name,
                       how + '%(passed)d passed, %(failed)d failed, '
                       '%(skipped)d skipped' % results.count(tests), took)
@@ -136,9 +155,7 @@ class Certification:
         :param stopped: why it ended before its end, or None
         """
         arguments = self.arguments
-        whole = suites.is_whole(arguments)
-        judged = verdict.judge(arguments.release, self.tests, stopped,
-                               whole)
+        judged = self._judge(stopped)
         made = record.make(
             arguments.release, self.tests, judged,
             versions.collect(self.tempest_python, arguments.nova),
@@ -150,18 +167,16 @@ class Certification:
         self.out.say()
         self.out.say('The bundle is %s.' % self.bundle.pack())
         if arguments.record and not arguments.tests and not stopped:
-            path = record.path_of(arguments.release)
+            path = record.path_of(arguments.release, self.name)
             record.write(made, path)
             self.out.say('The record is %s.' % path)
         self.out.say(judged.line, 'bold green' if judged.passed
                      else 'bold red')
         return 0 if judged.passed else 1
 
-
-def faults(tests):
-    """Those that did not pass and should have."""
-    return [test for test in tests
-            if test.outcome != results.PASSED and not test.excuse]
+    def _judge(self, stopped):
+        return verdict.judge(self.arguments.release, self.tests, stopped,
+                             suites.is_whole(self.arguments))
 
 
 class Progress:

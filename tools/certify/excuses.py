@@ -40,6 +40,7 @@ class Excuse:
     :param reason: ours
     :param outcome: skipped, failed, or left out
     :param types: volume types for which it holds; all, if there is none
+    :param stock: whether Cinder's NFS driver can show a failure: see stock.py
     """
 
     tests: str
@@ -47,6 +48,7 @@ class Excuse:
     reason: str
     outcome: str = results.SKIPPED
     types: tuple = ()
+    stock: bool = True
 
     def holds(self, test, volume_type):
         return (test.outcome == (results.FAILED if self.outcome == LEFT_OUT
@@ -71,6 +73,13 @@ def left_out(names, volume_type, excuses):
         for excuse in excuses)]
 
 
+def failing(names, volume_type, excuses):
+    """The names of the tests that may fail, and would on a stock driver."""
+    return [name for name in names if any(
+        excuse.outcome == results.FAILED and excuse.stock
+        and excuse.is_about(name, volume_type) for excuse in excuses)]
+
+
 def apply(tests, volume_type, excuses):
     """Give tests that did not pass their excuses."""
     for test in tests:
@@ -79,6 +88,15 @@ def apply(tests, volume_type, excuses):
         test.excuse = excuse.reason if excuse else ''
         if excuse and excuse.outcome == LEFT_OUT:
             test.outcome = results.SKIPPED
+
+
+def unshown(tests):
+    """Those that were to fail as their excuses say, and did not.
+
+    What says that it was skipped, with an excuse, shows nothing.
+    """
+    return [test for test in tests
+            if test.outcome == results.PASSED or not test.excuse]
 
 
 def unexcused(tests, outcome):

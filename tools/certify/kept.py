@@ -31,10 +31,10 @@ class Kept:
     depend on.
     """
 
-    def __init__(self, arguments, layout):
+    def __init__(self, arguments, layout, name):
         self.resume = arguments.resume
-        self.directory = layout.home / ('streams-%d%s' % (
-            arguments.release, '-part' if arguments.tests else ''))
+        self.directory = layout.home / ('streams-%s-%d%s' % (
+            name, arguments.release, '-part' if arguments.tests else ''))
         self.directory.mkdir(exist_ok=True)
         self.depends = self._digest(arguments)
 

@@ -17,7 +17,6 @@ import sys
 
 from tools.certify import command
 from tools.certify import config
-from tools.certify import stack
 from tools.demo import main as demo_main
 from tools.demo import report
 
@@ -32,10 +31,10 @@ def main():
     def run():
         # Not before: it needs the environment, which --stop does without.
         from tools.certify import certification
+        from tools.certify import stock
 
-        runs.append(certification.Certification(
-            arguments, layout, stack.Stack(layout, shares, arguments.nova),
-            out))
+        room = stock if arguments.stock else certification
+        runs.append(room.Certification(arguments, layout, shares, out))
         return runs[0].test()
 
     def conclude(tests, why):

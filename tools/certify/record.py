@@ -67,8 +67,8 @@ def excused(tests):
             for (outcome, reason), found in entries.items()]
 
 
-def path_of(release, directory=DIRECTORY):
-    return directory / ('cinder-%d.yaml' % release)
+def path_of(release, name='cinder', directory=DIRECTORY):
+    return directory / ('%s-%d.yaml' % (name, release))
 
 
 def text(record):
@@ -83,6 +83,7 @@ def write(record, path):
 def load(release, directory=DIRECTORY):
     """The record of a release, or None."""
     try:
-        return yaml.safe_load(path_of(release, directory).read_text())
+        return yaml.safe_load(
+            path_of(release, directory=directory).read_text())
     except FileNotFoundError:
         return None

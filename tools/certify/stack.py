@@ -25,10 +25,11 @@ class Stack(stack.Stack):
     """The services of one certification."""
 
     writer_class = config.Writer
+    compute_driver = stack.COMPUTES['lustre']
 
     def __init__(self, layout, shares, with_nova):
         super().__init__(layout, shares,
-                         {COMPUTE: stack.COMPUTES['lustre']} if with_nova
+                         {COMPUTE: self.compute_driver} if with_nova
                          else {})
 
     @property

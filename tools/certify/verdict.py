@@ -42,11 +42,11 @@ def judge(release, tests, stopped, whole):
             excuses.unexcused(found, results.SKIPPED))
     why = ['%d %s' % (count, what) for what, count in faults.items() if count]
     if stopped:
-        why.append('not finished: %s' % stopped.splitlines()[0][-300:])
+        why.append(_unfinished(stopped))
     if not total['passed']:
         why.append('no test passed')
-    line = 'Cinder %d (%s): %s: %d passed, %d failed, %d skipped' % (
-        release, command.RELEASES[release], 'FAILED' if why else 'PASSED',
+    line = '%s: %s: %d passed, %d failed, %d skipped' % (
+        _name(release), 'FAILED' if why else 'PASSED',
         total['passed'], total['failed'], total['skipped'])
     if why:
         line += ' (%s)' % '; '.join(why)
@@ -55,3 +55,29 @@ def judge(release, tests, stopped, whole):
     if not whole:
         line += ' [a part of the tests only]'
     return Verdict(not why, line)
+
+
+def judge_excuses(release, tests, stopped):
+    """Judge whether tests fail on Cinder's NFS driver as with ours.
+
+    The arguments are judge()'s.
+    """
+    found = [test for those in tests.values() for test in those]
+    unshown = excuses.unshown(found)
+    shown = [test for test in found
+             if test.outcome == results.FAILED and test.excuse]
+    passed = bool(shown) and not unshown and not stopped
+    line = '%s, its NFS driver: %s: %d tests fail as with ours, %d do not' % (
+        _name(release), 'SHOWN' if passed else 'NOT SHOWN', len(shown),
+        len(unshown))
+    if stopped:
+        line += ' (%s)' % _unfinished(stopped)
+    return Verdict(passed, line)
+
+
+def _name(release):
+    return 'Cinder %d (%s)' % (release, command.RELEASES[release])
+
+
+def _unfinished(stopped):
+    return 'not finished: %s' % stopped.splitlines()[0][-300:]

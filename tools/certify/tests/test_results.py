@@ -142,12 +142,42 @@ class VerdictTest(testtools.TestCase):
     def test_part(self):
         self.assertIn('a part', judge(self.passed, whole=False).line)
 
+    def judge_excuses(self, *tests):
+        excuses.apply(tests, 'encrypted', [
+            excuses.Excuse('m.*', 'Timeout', 'slow', results.FAILED)])
+        return verdict.judge_excuses(29, {SUITE: tests}, None)
+
+    def test_same_failure_on_a_stock_driver(self):
+        judged = self.judge_excuses(self.failed)
+        self.assertTrue(judged.passed)
+        self.assertEqual('Cinder 29 (2026.2), its NFS driver: SHOWN: 1 tests '
+                         'fail as with ours, 0 do not', judged.line)
+
+    def test_what_a_stock_driver_does_not_show(self):
+        for tests in ([], [self.failed, self.passed],
+                      [Test('m.C.d', results.FAILED, said='another')]):
+            self.assertFalse(self.judge_excuses(*tests).passed)
+
+    def test_what_to_show(self):
+        given = [excuses.Excuse('m.C.a', '', 'slow', results.FAILED),
+                 excuses.Excuse('m.C.b', '', 'off', results.SKIPPED),
+                 excuses.Excuse('m.C.c', '', 'NFS', results.FAILED,
+                                stock=False),
+                 excuses.Excuse('m.C.d', '', 'thin', results.FAILED,
+                                types=('thin',))]
+        self.assertEqual(['m.C.a'], excuses.failing(
+            ['m.C.a', 'm.C.b', 'm.C.c', 'm.C.d'], 'encrypted', given))
+
     def test_the_list_loads(self):
         for excuse in excuses.load():
             self.assertIn(excuse.outcome, (results.SKIPPED, results.FAILED,
                                            excuses.LEFT_OUT))
             self.assertLessEqual(set(excuse.types), set(command.TYPES))
             self.assertGreater(len(excuse.reason), 20)
+            # In the suites that certify.sh --stock runs.
+            if excuse.outcome == results.FAILED and excuse.stock:
+                self.assertIn('encrypted', excuse.types or command.TYPES)
+                self.assertEqual('tempest', excuse.tests.split('.')[0])
 
 
 class PageTest(testtools.TestCase):
@@ -166,7 +196,7 @@ class PageTest(testtools.TestCase):
         for outside in ('http:', 'https:', 'src='):
             self.assertNotIn(outside, page)
         with tempfile.TemporaryDirectory() as directory:
-            path = record.path_of(29, pathlib.Path(directory))
+            path = record.path_of(29, directory=pathlib.Path(directory))
             record.write(made, path)
             self.assertEqual(made, record.load(29, path.parent))
             self.assertIsNone(record.load(28, path.parent))
@@ -206,7 +236,8 @@ class KeptTest(testtools.TestCase):
 
     def open(self, *arguments):
         return kept.Kept(
-            command.parse(arguments), types.SimpleNamespace(home=self.home))
+            command.parse(arguments), types.SimpleNamespace(home=self.home),
+            'cinder')
 
     def test_results_without_secrets(self):
         self.assertEqual(['', 'for ***'], [
