@@ -18,6 +18,7 @@ from novaclient import client as nova_client
 
 from tools.certify import command
 from tools.certify import config
+from tools.certify import stack
 from tools.demo import cloud as demo_cloud
 from tools.nova_stack import identity
 
@@ -48,10 +49,19 @@ class Cloud:
         :returns: {'images': [IDs], 'flavors': [IDs]}
         """
         self.make_types()
+        if self.stack.with_nova:
+            self.stack.wait(stack.COMPUTE + '-nova', self._is_mapped, 180)
         return {'images': [self.make_image(name) for name in ('one', 'two')],
                 'flavors': [self.make_flavor(name, size) for name, size in (
                     ('small', 256), ('large', 320))]
                 if self.stack.with_nova else []}
+
+    def _is_mapped(self):
+        """Whether Nova's scheduler knows in which cell the host is.
+
+        It looks from time to time, and refuses servers before.
+        """
+        return bool(self.nova.hypervisors.list())
 
     def make_types(self):
         for name in command.TYPES:
