@@ -177,3 +177,17 @@ class Stack(stack.Stack):
             self.spawn('nova-' + name, [
                 self.layout.venv / 'bin' / ('nova-' + name), '--config-file',
                 self.layout.file('nova')], self.user, self.environment())
+
+    def forget_overlay(self, volume, snapshot):
+        """Let Nova know the image that a volume had before a snapshot.
+
+        :returns: False if it does not know the overlay yet
+        """
+        changed = procs.run(
+            'mariadb', '--no-defaults', '--skip-column-names', '--socket',
+            self.layout.mariadb_socket, 'nova', '--execute',
+            "UPDATE block_device_mapping SET connection_info = REPLACE("
+            "connection_info, '%(volume)s.%(snapshot)s', '%(volume)s') WHERE "
+            "volume_id = '%(volume)s' AND deleted = 0; SELECT ROW_COUNT()" % {
+                'volume': volume.id, 'snapshot': snapshot.id})
+        return int(changed) == 1

@@ -326,6 +326,24 @@ class Chain:
             self.run.api.delete_volumes([volume])
 
 
+# Whose nova-compute was killed before it could, after the guest had got the
+# overlay.
+@step('Start a server when Nova has not noted a snapshot')
+def unnoted_snapshot(run):
+    server = run.need_server('lustre')
+    with attached(run, server, 'unnoted', 'thin-raw') as (volume, sums):
+        snapshot = run.api.create_snapshot(volume, force=True)
+        with server.console() as console:
+            sums.update(write(console, 'vdb', [(200, 4)]))
+        run.api.wait('Nova to note the overlay', lambda:
+                     run.stack.forget_overlay(volume, snapshot), 30)
+        with run.api.stopped(server.api) as console:
+            expect_inside(console, 'vdb', sums)
+            run.api.delete_snapshots([snapshot])
+            expect_inside(console, 'vdb', sums)
+    return 'our driver asks Cinder: the guest reads what it wrote since'
+
+
 @step('Two servers with one raw volume')
 def multiattach(run):
     servers = [run.need_server(name) for name in HOSTS]
