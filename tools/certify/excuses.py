@@ -13,7 +13,7 @@
 """Skips that are right, and failures that are upstream's: each with a reason.
 
 They are listed in excuses.toml, which people read and review. An entry names
-tests by a pattern and says what the test must have said: a test that is
+tests by patterns and says what the test must have said: a test that is
 skipped, or fails, for another reason than the one that was looked into has no
 excuse. Tests for which there is not what they need are left out: they do not
 run, and count as skipped.
@@ -35,7 +35,7 @@ LIST = pathlib.Path(__file__).with_name('excuses.toml')
 class Excuse:
     """Why tests need not pass.
 
-    :param tests: a pattern of their names, with * and ?
+    :param tests: patterns of their names, with * and ?
     :param said: a regular expression, for a part of what they say
     :param reason: ours
     :param outcome: skipped, failed, or left out
@@ -43,7 +43,7 @@ class Excuse:
     :param stock: whether Cinder's NFS driver can show a failure: see stock.py
     """
 
-    tests: str
+    tests: list
     said: str
     reason: str
     outcome: str = results.SKIPPED
@@ -57,7 +57,7 @@ class Excuse:
                 and self.is_about(test.name, volume_type))
 
     def is_about(self, name, volume_type):
-        return (fnmatch.fnmatchcase(name, self.tests)
+        return (any(fnmatch.fnmatchcase(name, tests) for tests in self.tests)
                 and (not self.types or volume_type in self.types))
 
 

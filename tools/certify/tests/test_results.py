@@ -100,8 +100,8 @@ class VerdictTest(testtools.TestCase):
         self.assertIn('1 skipped and nobody said why', judged.line)
 
     def test_excused(self):
-        given = [excuses.Excuse('m.C.?', 'no neutron', 'it needs none'),
-                 excuses.Excuse('*.c', 'Timeout', 'upstream', 'failed')]
+        given = [excuses.Excuse(['m.C.?'], 'no neutron', 'it needs none'),
+                 excuses.Excuse(['*.c'], 'Timeout', 'upstream', 'failed')]
         judged = judge(self.passed, self.skipped, self.failed, given=given)
         self.assertTrue(judged.passed)
         self.assertIn('1 passed, 1 failed, 1 skipped', judged.line)
@@ -109,15 +109,16 @@ class VerdictTest(testtools.TestCase):
 
     def test_excuses_are_for_what_was_looked_into(self):
         for excuse in (
-                excuses.Excuse('m.C.b', 'no swift', 'x'),
-                excuses.Excuse('m.D.b', 'no neutron', 'x'),
-                excuses.Excuse('m.C.b', 'no neutron', 'x', 'failed'),
-                excuses.Excuse('m.C.b', 'no neutron', 'x', types=('thick',))):
+                excuses.Excuse(['m.C.b'], 'no swift', 'x'),
+                excuses.Excuse(['m.D.b'], 'no neutron', 'x'),
+                excuses.Excuse(['m.C.b'], 'no neutron', 'x', 'failed'),
+                excuses.Excuse(['m.C.b'], 'no neutron', 'x',
+                               types=('thick',))):
             self.assertFalse(judge(self.passed, self.skipped,
                                    given=[excuse]).passed)
 
     def test_left_out(self):
-        given = [excuses.Excuse('m.C.*', 'did not run', 'no network',
+        given = [excuses.Excuse(['m.C.*'], 'did not run', 'no network',
                                 excuses.LEFT_OUT, types=('thin',))]
         self.assertEqual(['m.C.x'], excuses.left_out(
             ['m.C.x', 'm.D.x'], 'thin', given))
@@ -144,7 +145,7 @@ class VerdictTest(testtools.TestCase):
 
     def judge_excuses(self, *tests):
         excuses.apply(tests, 'encrypted', [
-            excuses.Excuse('m.*', 'Timeout', 'slow', results.FAILED)])
+            excuses.Excuse(['m.*'], 'Timeout', 'slow', results.FAILED)])
         return verdict.judge_excuses(29, {SUITE: tests}, None)
 
     def test_same_failure_on_a_stock_driver(self):
@@ -159,17 +160,18 @@ class VerdictTest(testtools.TestCase):
             self.assertFalse(self.judge_excuses(*tests).passed)
 
     def test_what_to_show(self):
-        given = [excuses.Excuse('m.C.a', '', 'slow', results.FAILED),
-                 excuses.Excuse('m.C.b', '', 'off', results.SKIPPED),
-                 excuses.Excuse('m.C.c', '', 'NFS', results.FAILED,
+        given = [excuses.Excuse(['m.C.a'], '', 'slow', results.FAILED),
+                 excuses.Excuse(['m.C.b'], '', 'off', results.SKIPPED),
+                 excuses.Excuse(['m.C.c'], '', 'NFS', results.FAILED,
                                 stock=False),
-                 excuses.Excuse('m.C.d', '', 'thin', results.FAILED,
+                 excuses.Excuse(['m.C.d'], '', 'thin', results.FAILED,
                                 types=('thin',))]
         self.assertEqual(['m.C.a'], excuses.failing(
             ['m.C.a', 'm.C.b', 'm.C.c', 'm.C.d'], 'encrypted', given))
 
     def test_the_list_loads(self):
         for excuse in excuses.load():
+            self.assertIsInstance(excuse.tests, list)
             self.assertIn(excuse.outcome, (results.SKIPPED, results.FAILED,
                                            excuses.LEFT_OUT))
             self.assertLessEqual(set(excuse.types), set(command.TYPES))
@@ -177,7 +179,8 @@ class VerdictTest(testtools.TestCase):
             # In the suites that certify.sh --stock runs.
             if excuse.outcome == results.FAILED and excuse.stock:
                 self.assertIn('encrypted', excuse.types or command.TYPES)
-                self.assertEqual('tempest', excuse.tests.split('.')[0])
+                for tests in excuse.tests:
+                    self.assertEqual('tempest', tests.split('.')[0])
 
 
 class PageTest(testtools.TestCase):
