@@ -102,7 +102,9 @@ class LibvirtLustreVolumeDriver(fs.LibvirtMountedFileSystemVolumeDriver):
         conf.source_type = 'file'
         conf.source_path = self._get_device_path(connection_info)
         conf.driver_format = _known_format(connection_info)
-        if not CONF.libvirt.use_default_aio_mode_for_volumes:
+        # An option since Nova 33.
+        if not getattr(CONF.libvirt, 'use_default_aio_mode_for_volumes',
+                       False):
             conf.driver_io = 'native'
         return conf
 

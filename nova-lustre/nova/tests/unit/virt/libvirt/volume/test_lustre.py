@@ -11,6 +11,7 @@
 #    under the License.
 
 import os
+import unittest
 from unittest import mock
 
 import ddt
@@ -103,6 +104,9 @@ class LibvirtLustreVolumeDriverTestCase(test_volume.LibvirtVolumeBaseTestCase):
         self.assertEqual('volume-id', disk.find('./serial').text)
         self.assertIsNone(disk.find('./shareable'))
 
+    @unittest.skipUnless(
+        'use_default_aio_mode_for_volumes' in lustre.CONF.libvirt,
+        'An option since Nova 33')
     def test_disk_with_default_aio_mode(self):
         self.flags(use_default_aio_mode_for_volumes=True, group='libvirt')
         self.assertIsNone(self.disk(self.connection()).find('./driver')
