@@ -20,11 +20,12 @@
 # runs the drivers elsewhere, in a CI or with DevStack; unit, functional and
 # torture with the newest release of Cinder; unit-native, functional-native and
 # torture-native with it and without eventlet; unit-26, functional-27 and so on
-# with other releases; releases, which is unit and functional with everything;
-# and model, which is a part of torture (see tools/torture.sh). all, which is
-# also what comes without arguments and what continuous integration runs, has
-# the unit tests with the oldest release and on native threads too, but
-# functional and torture with the newest release only.
+# with other releases, unit-nova-31 and so on with those of Nova; releases, which
+# is unit, unit-nova and functional with everything; and model, which is a part
+# of torture (see tools/torture.sh). all, which is also what comes without
+# arguments and what continuous integration runs, has the unit tests with the
+# oldest releases and on native threads too, but functional and torture with the
+# newest release only.
 #
 # The last line says how many tests passed, failed and were skipped; a style
 # check or a documentation build that fails counts as a failed test. Before it
@@ -45,19 +46,21 @@ unset PYTHON    # stestr would start its workers with it
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 usage="usage: tools/test.sh [all | releases | pep8 | docs | model |
-                      unit-nova | unit-ci |
+                      unit-nova[-31 | -32 | -33] | unit-ci |
                       (unit | functional | torture)[-native | -26 | -27 | -28]]..."
-other_units=(unit-native unit-26 unit-27 unit-28)
+other_units=(unit-native unit-26 unit-27 unit-28
+             unit-nova-31 unit-nova-32 unit-nova-33)
 other_functionals=(functional-native functional-26 functional-27 functional-28)
 steps=()
 for step in "${@:-all}"; do
     case $step in
-        all) steps+=(pep8 unit unit-native unit-26 unit-nova unit-ci
-                     functional torture docs) ;;
-        releases) steps+=(unit "${other_units[@]}"
+        all) steps+=(pep8 unit unit-native unit-26 unit-nova unit-nova-31
+                     unit-ci functional torture docs) ;;
+        releases) steps+=(unit unit-nova "${other_units[@]}"
                           functional "${other_functionals[@]}") ;;
         pep8 | docs | model | unit | functional | torture) steps+=("$step") ;;
-        unit-nova | unit-ci | unit-native | functional-native | torture-native | \
+        unit-nova | unit-nova-3[123] | unit-ci | \
+        unit-native | functional-native | torture-native | \
         unit-2[678] | functional-2[678] | torture-2[678]) steps+=("$step") ;;
         -h | --help) echo "$usage"; exit 0 ;;
         *) echo "$usage" >&2; exit 2 ;;
@@ -174,7 +177,7 @@ for step in "${steps[@]}"; do
     say "$step"
     began=$SECONDS
     case $step in
-        unit-nova) run_tests unit-nova nova ;;
+        unit-nova*) run_tests "$step" "${step#unit-}" ;;
         unit-ci) run_tests unit-ci ci ;;
         unit*) run_tests "$step" "${step/unit/py3}" ;;
         functional* | torture*) run_tests "$step" "$step" ;;

@@ -194,13 +194,13 @@ class LibvirtDriverTestCase(test.NoDBTestCase):
     def mapping(self, connection):
         """A volume of a server, as nova-compute knows it."""
         context = nova_context.get_admin_context()
-        mapping = block_device.DriverVolumeBlockDevice(
-            objects.BlockDeviceMapping(
-                context, **fake_block_device.FakeDbBlockDeviceDict({
-                    'id': 1, 'source_type': 'volume',
-                    'volume_id': uuids.volume,
-                    'destination_type': 'volume', 'attachment_id': uuids.link,
-                    'connection_info': jsonutils.dumps(connection)})))
+        record = objects.BlockDeviceMapping(
+            context, **fake_block_device.FakeDbBlockDeviceDict({
+                'id': 1, 'source_type': 'volume', 'volume_id': uuids.volume,
+                'destination_type': 'volume',
+                'connection_info': jsonutils.dumps(connection)}))
+        record.attachment_id = uuids.link
+        mapping = block_device.DriverVolumeBlockDevice(record)
         mapping.save = mock.Mock()
         return mapping
 
