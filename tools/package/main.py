@@ -22,12 +22,12 @@ The archive holds one directory of its own name:
     LICENSE
     MANIFEST                  commit, versions
     SHA256SUMS                of all other files
-    certification.*           the last verdict on this release, if there is one
+    certification.yaml        the last verdict on this release, if there is one
     cinder-lustre.conf.sample
     constraints.txt           versions that it was certified, or tested, with
     cinder_lustre-*.whl
-    nova_lustre-*.whl         for releases that have a Nova it works with
-    constraints-nova.txt
+    constraints-nova.txt      the same for Nova and our driver for it
+    nova_lustre-*.whl
 """
 
 import argparse
@@ -108,9 +108,7 @@ class Release:
             raise PackageError('There are constraints for %s, not for %s' % (
                 ', '.join(sorted(known)), name))
         self.cinder, self.constraints = known[name]['Cinder']
-        # Our driver for Nova works with some releases of it only.
-        self.nova, self.nova_constraints = known[name].get('Nova',
-                                                           (None, None))
+        self.nova, self.nova_constraints = known[name]['Nova']
         self.python = PYTHONS[self.cinder]
 
 
@@ -144,14 +142,12 @@ def contents(release, commit, tree, scratch):
         'cinder-lustre.conf.sample': (
             tree / 'etc/cinder/cinder-lustre.conf.sample').read_bytes(),
         'constraints.txt': release.constraints.read_bytes(),
+        'constraints-nova.txt': release.nova_constraints.read_bytes(),
     }
-    for record in sorted((tree / RECORDS).glob('%d.*' % release.cinder)):
-        files['certification' + record.suffix] = record.read_bytes()
-    projects = [wheels.CINDER]
-    if release.nova:
-        projects.append(wheels.NOVA)
-        files['constraints-nova.txt'] = release.nova_constraints.read_bytes()
-    for project in projects:
+    record = tree / RECORDS / ('cinder-%d.yaml' % release.cinder)
+    if record.exists():
+        files['certification.yaml'] = record.read_bytes()
+    for project in wheels.CINDER, wheels.NOVA:
         wheel = pathlib.Path(wheels.build(
             project, str(tree), str(scratch), PBR_VERSION=commit.version,
             SOURCE_DATE_EPOCH=str(commit.time)))
@@ -164,33 +160,23 @@ def contents(release, commit, tree, scratch):
 
 
 def manifest(release, commit):
-    lines = ['cinder-lustre: %s' % commit.version,
-             'commit: %s' % commit.id,
-             'openstack: %s' % release.name,
-             'cinder: %d' % release.cinder]
-    if release.nova:
-        lines.append('nova: %d' % release.nova)
-    return '\n'.join(lines) + '\n'
+    return ('cinder-lustre: %s\ncommit: %s\nopenstack: %s\ncinder: %d\n'
+            'nova: %d\n' % (commit.version, commit.id, release.name,
+                            release.cinder, release.nova))
 
 
 def instructions(release, tree, version, names):
-    """Fill in the template.
-
-    What is about Nova stands between lines that begin with ``..nova`` and
-    ``..end``, and is left out where there is no driver for the release's.
-    """
+    """Fill in the template."""
     text = (tree / TEMPLATE).read_text()
     # What the license says of the template stands before the first empty line.
     text = text.partition('\n\n')[2]
-    about_nova = re.compile(r'^\.\.nova\n(.*?)^\.\.end\n', re.M | re.S)
-    text = about_nova.sub(r'\1' if release.nova else '', text)
     found = {name.partition('-')[0]: name for name in names
              if name.endswith('.whl')}
     return string.Template(text).substitute(
         version=version, release=release.name, cinder=release.cinder,
         nova=release.nova, python=release.python,
         cinder_wheel=found['cinder_lustre'],
-        nova_wheel=found.get('nova_lustre'))
+        nova_wheel=found['nova_lustre'])
 
 
 def checksums(files):

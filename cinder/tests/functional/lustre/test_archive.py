@@ -93,8 +93,7 @@ class ArchiveTestCase(test_package.EnvironmentTestCase):
             text = package.instructions(release, self.repository, '1.2.3', [
                 'cinder_lustre-1.2.3.whl', 'nova_lustre-1.2.3.whl'])
             self.assertIn('Cinder %d,' % services['Cinder'][0], text)
-            # Our driver for Nova works with some of its releases only.
-            self.assertEqual('Nova' in services, 'nova_lustre' in text)
+            self.assertIn('Nova %d,' % services['Nova'][0], text)
             self.assertNotIn('$', re.sub(r'^ +\$ .*', '', text, flags=re.M))
             self.assertIn('cinder==%d.' % release.cinder,
                           release.constraints.read_text())
@@ -155,7 +154,8 @@ class ArchiveTestCase(test_package.EnvironmentTestCase):
         self.unpacked = self.unpack(self.build()[0])
         self.assertLess({
             'INSTALL.rst', 'LICENSE', 'MANIFEST', 'SHA256SUMS',
-            'cinder-lustre.conf.sample', 'constraints.txt'},
+            'certification.yaml', 'cinder-lustre.conf.sample',
+            'constraints.txt', 'constraints-nova.txt'},
             set(os.listdir(self.unpacked)))
         before = self.listing()
         self.follow('Check what you have')
